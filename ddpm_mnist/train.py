@@ -83,7 +83,7 @@ class TrainConfig:
 # %% ../nbs/02_train.ipynb #c1672fb6
 PRESETS = dict(
     reference=TrainConfig(),
-    small=TrainConfig(base_ch=32, lr=1e-3, batch_size=64, epochs=12, ema=0.999, warmup=500, lr_decay=True, clip=1.0, precision="auto"),
+    small=TrainConfig(base_ch=32, lr=1e-3, batch_size=64, epochs=7, ema=0.999, warmup=500, lr_decay=True, clip=1.0, precision="auto"),
     tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9))
 
 # %% ../nbs/02_train.ipynb #78dfb097
