@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ddpm_loss', 'stream', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
            'autocast', 'TrainState', 'train_step', 'save_atomic', 'load_checkpoint', 'build_model', 'load_model',
-           'pack', 'unpack', 'sigterm_as_interrupt', 'end_epoch', 'train', 'main']
+           'pack', 'unpack', 'sigterm_as_interrupt', 'end_epoch', 'train', 'ship_weights', 'main']
 
 # %% ../nbs/02_train.ipynb #22839df7
-import copy, json, os, pickle, signal, sys, time
+import copy, json, math, os, pickle, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -84,14 +84,14 @@ class TrainConfig:
 PRESETS = dict(
     reference=TrainConfig(),
     small=TrainConfig(base_ch=32, lr=1e-3, batch_size=64, epochs=7, ema=0.999, warmup=500, lr_decay=True, clip=1.0, precision="auto"),
-    tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9))
+    tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9, warmup=2, lr_decay=True, clip=1.0))
 
 # %% ../nbs/02_train.ipynb #78dfb097
 def lr_at(step: int, total: int, # steps done; steps in all
     config: TrainConfig) -> float:
     "The step size of a step, eq. (2)."
     lr = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
-    return lr * (1 + np.cos(np.pi * step / total)) / 2 if config.lr_decay else lr
+    return lr * (1 + math.cos(math.pi * step / total)) / 2 if config.lr_decay else lr
 
 # %% ../nbs/02_train.ipynb #cf4bb75c
 @torch.no_grad()
@@ -273,6 +273,15 @@ def train(config: TrainConfig = PRESETS["small"],
                 if state.step % steps == 0 or now - saved > save_every: save_atomic(pack(state), path); saved = now
         finally: save_atomic(pack(state), path)
     return state
+
+# %% ../nbs/02_train.ipynb #1300b2f7
+def ship_weights(checkpoint, # a file that `ddpm_train` wrote
+    path # the file to write
+    ) -> Path: # that file; `load_model` reads it
+    "Keep of a checkpoint what sampling needs, and where it came from."
+    ckpt = load_checkpoint(checkpoint)
+    keep = {k: ckpt[k] for k in ("unet", "scheduler", "config", "step", "log") if k in ckpt}
+    return save_atomic(dict(weights=ckpt.get("ema") or ckpt["weights"], **keep), path)
 
 # %% ../nbs/02_train.ipynb #a0323b67
 @call_parse
