@@ -48,6 +48,12 @@ def saved_outputs_hold_no_error():
     expect(not bad, '\n'.join(bad))
     return f'{len(notebooks)} notebooks'
 
+def links_to_notebooks_end_in_ipynb():
+    "The site gives the page of 00_data.ipynb another name than 00_data.html, and follows links to the notebook itself."
+    bad = [f'{p.name}: {link}' for p in notebooks for c in cells(p) if c['cell_type'] == 'markdown'
+           for link in re.findall(r'\]\((\d\d\w*\.html[^)]*)\)', ''.join(c['source']))]
+    expect(not bad, '\n'.join(bad))
+
 def readme_is_what_the_index_generates():
     unchanged_by(f'{sys.executable} -B .ci/readme.py')
 
@@ -112,10 +118,12 @@ def broken_links(site, base):
             if not target.exists(): yield f'{source.name}: {link}'
             elif url.fragment and target.suffix == '.html' and unquote(url.fragment) not in page(target).ids: yield f'{source.name}: {link} (no such heading)'
 
+def page_name(notebook): return re.sub(r'^\d+[a-zA-Z]?_', '', notebook.stem) + '.html' # as nbdev's output-file says
+
 def check_site(site):
     settings = dict(l.split(' = ', 1) for l in (root / 'settings.ini').read_text().splitlines() if ' = ' in l)
     base = (settings['doc_host'] + settings['doc_baseurl']).replace('%(user)s', settings['user']).replace('%(repo)s', settings['repo'])
-    missing = [p.stem for p in notebooks if not (site / f'{p.stem}.html').exists()]
+    missing = [p.name for p in notebooks if not (site / page_name(p)).exists()]
     expect(not missing, f'no page for {", ".join(missing)}')
     broken = list(broken_links(site, base))
     expect(not broken, 'broken links:\n' + '\n'.join(broken))
@@ -123,7 +131,11 @@ def check_site(site):
 
 def site_builds_with_smalldocs():
     sh(f'{process} && smalldocs render _proc', 10)
-    return check_site(root / '_proc' / '_docs')
+    site = root / '_proc' / '_docs'
+    for p in notebooks: # smalldocs reads no output-file
+        built = site / f'{p.stem}.html'
+        if built.exists() and built.name != page_name(p): shutil.copy(built, site / page_name(p))
+    return check_site(site)
 
 def site_builds_with_quarto():
     sh('nbdev_docs', 10)
@@ -132,7 +144,7 @@ def site_builds_with_quarto():
 def tests_folder_passes():
     return sh('python -m pytest -q -p no:cacheprovider tests', 30).strip().splitlines()[-1]
 
-checks = [saved_outputs_hold_no_error, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
+checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
           modules_are_what_the_notebooks_export, notebooks_are_clean, site_builds_with_smalldocs]
 if shutil.which('quarto'): checks.append(site_builds_with_quarto)
 if (root / 'tests').exists(): checks.append(tests_folder_passes)

@@ -92,8 +92,10 @@ class UNet(nn.Module):
         "ValueError unless xt is a float (B, in_ch, H, W) with sides the network can halve, and t is (B,)."
         side = 2 ** len(self.downs)
         if xt.ndim != 4 or xt.shape[1] != self.config["in_ch"]: raise ValueError(f"xt: got shape {tuple(xt.shape)}, expected (B, {self.config['in_ch']}, H, W)")
+        if xt.device.type == "cpu" and torch.isnan(xt).any(): raise ValueError(f"xt: holds {int(torch.isnan(xt).sum())} NaN of {xt.numel()} values; look at where it was computed")
         if not xt.is_floating_point(): raise ValueError(f"xt: got {xt.dtype}, expected floating point in about [-1, 1]")
         if xt.shape[2] % side or xt.shape[3] % side: raise ValueError(f"xt: got sides {tuple(xt.shape[2:])}, expected multiples of {side}; pad or resize the pictures")
+        if t.is_floating_point() or t.is_complex(): raise ValueError(f"t: got {t.dtype}, expected int64 steps of the trained schedule")
         if t.shape != xt.shape[:1]: raise ValueError(f"t: got shape {tuple(t.shape)}, expected ({len(xt)},), one step an image")
 
     def forward(self,
