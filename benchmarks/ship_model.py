@@ -1,6 +1,6 @@
 """From a trained checkpoint to weights that ship, with their model card. Stops and continues; everything it says is measured here.
 
-    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth small --steps 100 --n 10000
+    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth small --steps 50 --n 10000
 """
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ Measured by `{command}`, commit {commit}, {machine}, torch {torch}, {date}. The 
 @call_parse
 def main(checkpoint: str, # what `ddpm_train` left
     name: str = "small", # of the model that ships
-    steps: int = 100, # of the reverse process
+    steps: int = 50, # of the reverse process
     n: int = 10_000, # digits to measure
     seed: int = 0, # of the digits
     batch_size: int = 256,
