@@ -8,14 +8,14 @@ __all__ = ['CARD', 'EXTRACTORS', 'CONFIDENT', 'WAYS', 'covariance_factor', 'chec
            'run_info', 'write_json', 'state_hash', 'accuracy', 'ship_digit_classifier', 'load_weights',
            'digit_classifier', 'check_pictures', 'Extractor', 'one_channel', 'mnist_extractor', 'inception_extractor',
            'load_extractor', 'feature_stats', 'reference_stats', 'fid', 'fid_bias', 'confidence', 'nearest_training',
-           'folder_batches', 'quantise', 'appearance', 'evaluate_samples', 'real_appearance', 'report', 'main',
-           'study_scheduler', 'timestep_study', 'default_sampler', 'study_table', 'study_main', 'load_samples',
-           'save_samples']
+           'folder_batches', 'quantise', 'appearance', 'evaluate_samples', 'real_appearance', 'report', 'run_command',
+           'ddpm_fid', 'main', 'study_scheduler', 'timestep_study', 'default_sampler', 'study_table', 'ddpm_study',
+           'study_main', 'load_samples', 'save_samples']
 
 # %% ../nbs/04_fid_analysis.ipynb #d3eaa289
-import copy, hashlib, json, os, platform, subprocess, sys, time
+import copy, hashlib, inspect, json, os, platform, subprocess, sys, time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -25,7 +25,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.script import Param, call_parse
+from fastcore.script import anno_parser
 from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
@@ -50,7 +50,8 @@ def check_gaussian(mu, sigma, which: str # "1" or "2": the end of the arguments'
     if sigma.shape != (len(mu),) * 2: raise ValueError(f"sigma{which}: got shape {sigma.shape}, expected {(len(mu),) * 2} to go with mu{which}")
     for name, a in ((f"mu{which}", mu), (f"sigma{which}", sigma)):
         if not np.isfinite(a).all(): raise ValueError(f"{name}: holds {(~np.isfinite(a)).sum()} values that are NaN or infinite, expected finite numbers")
-    if abs(sigma - sigma.T).max() > 1e-8 * abs(sigma).max(): raise ValueError(f"sigma{which}: not symmetric, differs from its transpose by {abs(sigma - sigma.T).max():.3g}")
+    if abs(sigma - sigma.T).max() > 1e-8 * abs(sigma).max():
+        raise ValueError(f"sigma{which}: not symmetric, differs from its transpose by {abs(sigma - sigma.T).max():.3g}")
     if sigma.diagonal().min() < 0: raise ValueError(f"sigma{which}: a variance of {sigma.diagonal().min():.3g} on its diagonal, expected none below 0")
     return mu, sigma
 
@@ -76,7 +77,8 @@ def replacing(path, # the file to write, or to replace
         with open(part, mode) as f: yield f
         os.replace(part, path)
     except OSError as e: raise OSError(f"cannot write {path}: {e.strerror or e}; name a place that you may write to") from None
-    finally: part.unlink(missing_ok=True) if part.parent.is_dir() else None
+    finally:
+        with suppress(OSError): part.unlink()
 
 # %% ../nbs/04_fid_analysis.ipynb #e0c67aa6
 @dataclass
@@ -193,13 +195,16 @@ def run_info(command: str, # as typed
     **more # seeds, seconds, settings
     ) -> dict: # plain strings and numbers
     "Where a number comes from."
-    def git(*args): return subprocess.run(["git", *args], capture_output=True, text=True, cwd=ASSETS.parent)
-    commit, dirty = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--", ".")
-    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "") if os.path.exists("/proc/cpuinfo") else platform.processor()
-    return dict(command=command, commit=commit.stdout.strip() + ("+" if dirty.stdout else "") if commit.returncode == 0 else "not from a checkout",
-                machine=f"{cpu or platform.machine()}, {os.cpu_count()} cores", torch=torch.__version__, python=platform.python_version(),
-                date=datetime.now(timezone.utc).strftime("%Y-%m-%d"), **more)
+    def git(*args):
+        try: return subprocess.run(["git", *args], capture_output=True, text=True, check=True, cwd=ASSETS.parent).stdout.strip()
+        except (OSError, subprocess.CalledProcessError): return ""
+    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ".")) # "+": changed since that commit
+    about = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    cpu = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.machine())
+    return dict(command=command, commit=commit or "not from a checkout", machine=f"{cpu}, {os.cpu_count()} cores", torch=torch.__version__,
+                python=platform.python_version(), date=datetime.now(timezone.utc).strftime("%Y-%m-%d"), **more)
 
+# %% ../nbs/04_fid_analysis.ipynb #783deaf4
 def write_json(path, obj):
     "Write numbers for a reader and a machine, whole or not at all."
     with replacing(path) as f: json.dump(obj, f, indent=1, ensure_ascii=False); f.write("\n")
@@ -247,7 +252,8 @@ def load_weights(path) -> dict: # names to tensors
     "Read a file of plain tensors, without running code; FileNotFoundError, or ValueError for anything else."
     if not Path(path).is_file(): raise FileNotFoundError(f"weights: no file {path}")
     try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e: raise ValueError(f"weights: {path} cannot be read as plain tensors; damaged, or a pickle that would run code ({type(e).__name__})") from None
+    except Exception as e:
+        raise ValueError(f"weights: {path} cannot be read as plain tensors; damaged, or a pickle that would run code ({type(e).__name__})") from None
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())): raise ValueError(f"weights: {path} holds no dictionary of tensors")
     return state
 
@@ -266,7 +272,8 @@ def check_pictures(x: torch.Tensor, name: str = "images"):
     "A float tensor (N, 1 or 3, H, W) in [0, 1], or a ValueError that says what came."
     check_images(x, name)
     if x.shape[1] not in (1, 3): raise ValueError(f"{name}: got {x.shape[1]} channels, expected 1 or 3")
-    if len(x) and (x.min() < 0 or x.max() > 1): raise ValueError(f"{name}: got values from {x.min():.3g} to {x.max():.3g}, expected pictures in [0, 1]; `to_unit` brings [-1, 1] there")
+    if len(x) and (x.min() < 0 or x.max() > 1):
+        raise ValueError(f"{name}: got values from {x.min():.3g} to {x.max():.3g}, expected pictures in [0, 1]; `to_unit` brings [-1, 1] there")
 
 @dataclass
 class Extractor:
@@ -295,7 +302,8 @@ def mnist_extractor(weights=None, # a local file; None: what ships
     "Features of the digit classifier, eq. (4)."
     model = digit_classifier(weights) if device is None else copy.deepcopy(digit_classifier(weights)).to(device)
     return Extractor("mnist", lambda x: model.features(one_channel(x.to(device))), len(model.feature_std), state_hash(model.state_dict()),
-                     "digit classifier: 128 hidden units before ReLU, mean and deviation of 24 first-layer maps, each divided by its deviation on the training digits; no resizing; channels averaged")
+                     "digit classifier: 128 hidden units before ReLU, mean and deviation of 24 first-layer maps, "
+                     "each divided by its deviation on the training digits; no resizing; channels averaged")
 
 # %% ../nbs/04_fid_analysis.ipynb #926ac845
 def inception_extractor(weights=None, # a local file of the FID weights; None: the usual download, kept in torch.hub's cache
@@ -303,7 +311,8 @@ def inception_extractor(weights=None, # a local file of the FID weights; None: t
     "The 2048 features of pytorch-fid; ImportError tells what to install."
     try: from pytorch_fid import inception
     except ImportError: raise ImportError("extractor 'inception' needs pytorch-fid: pip install 'ddpm_mnist[inception]'") from None
-    state = load_weights(weights) if weights else torch.hub.load_state_dict_from_url(inception.FID_WEIGHTS_URL, map_location="cpu", check_hash=True, weights_only=True)
+    state = load_weights(weights) if weights else torch.hub.load_state_dict_from_url(inception.FID_WEIGHTS_URL, map_location="cpu",
+                                                                                     check_hash=True, weights_only=True)
     try:
         with mock.patch.object(inception, "load_state_dict_from_url", lambda *a, **k: state): model = inception.InceptionV3()
     except RuntimeError: raise ValueError(f"weights: {weights} belongs to another network, expected pytorch-fid's Inception") from None
@@ -333,7 +342,8 @@ def reference_stats(extractor: Extractor,
     "Statistics of real digits: shipped, kept from an earlier call, or computed now (long for Inception without a GPU)."
     if split not in ("train", "test"):
         stats = FeatureStats.load(split)
-        if len(stats.mu) != extractor.dim: raise ValueError(f"reference: {split} has {len(stats.mu)} features, extractor {extractor.name!r} has {extractor.dim}; it was made with another one")
+        if len(stats.mu) != extractor.dim:
+            raise ValueError(f"reference: {split} has {len(stats.mu)} features, extractor {extractor.name!r} has {extractor.dim}; it was made with another one")
         return stats
     kept = cache_dir() / f"fid_{extractor.name}_{extractor.weights}_{split}.npz"
     for path in (ASSETS / f"fid_{extractor.name}_{split}.npz", kept):
@@ -395,7 +405,8 @@ def folder_batches(folder, # holds .png files
                 with Image.open(p) as im: a = np.asarray(im.convert("RGB"))
             except Exception as e: raise ValueError(f"folder: {p.name} is not a readable PNG ({type(e).__name__})") from None
             size = size or a.shape
-            if a.shape != size: raise ValueError(f"folder: {p.name} is {a.shape[1]}×{a.shape[0]} pixels, {paths[0].name} is {size[1]}×{size[0]}; expected one size")
+            if a.shape != size:
+                raise ValueError(f"folder: {p.name} is {a.shape[1]}×{a.shape[0]} pixels, {paths[0].name} is {size[1]}×{size[0]}; expected one size")
             batch.append(a)
         yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255
 
@@ -425,7 +436,8 @@ def evaluate_samples(images, # (N, C, 28, 28) in [0, 1], or an iterable of such 
         if b.shape[2:] == (28, 28): seen.append(one_channel(b).mul(255).round().byte())
     if stats.n < 2: raise ValueError(f"images: got {stats.n}, expected at least 2; a covariance needs them, and a meaningful one thousands")
     ref = reference_stats(extractor, reference)
-    result = dict(fid=round(fid(stats, ref), 4), floor=round(fid(reference_stats(extractor, "train" if reference == "test" else "test"), ref), 4) if with_floor else None,
+    result = dict(fid=round(fid(stats, ref), 4),
+                  floor=round(fid(reference_stats(extractor, "train" if reference == "test" else "test"), ref), 4) if with_floor else None,
                   n=stats.n, chance=round(fid_bias(ref.sigma, stats.n, ref.n or float("inf")), 4), reference=reference, n_reference=ref.n,
                   extractor=extractor.name, dim=extractor.dim, weights=extractor.weights, protocol=extractor.protocol)
     if seen: result |= appearance(torch.cat(seen).float() / 255) | {"real": real_appearance(), "confident_from": CONFIDENT}
@@ -442,19 +454,25 @@ def report(r: dict) -> str: # a few lines
     "What `evaluate_samples` found, in words."
     of = dict(train="training digits", test="test digits").get(r["reference"], f"pictures of {r['reference']}")
     other = "training" if r["reference"] == "test" else "test"
-    lines = [f"FID {r['fid']:.2f}: {r['n']:,} images against {r['n_reference'] or 'unknown number of':,} {of}" if r["n_reference"] else f"FID {r['fid']:.2f}: {r['n']:,} images against {of}",
+    lines = [f"FID {r['fid']:.2f}: {r['n']:,} images against " + (f"{r['n_reference']:,} {of}" if r["n_reference"] else of),
              f"floor {r['floor']:.2f}: what the real {other} digits score" if r["floor"] is not None else "floor: not measured",
              f"chance: about {r['chance']:.2f} of it for {r['n']:,} perfect images",
              f"extractor {r['extractor']!r}: {r['protocol']}; d = {r['dim']}, weights {r['weights']}"]
     if "class_counts" in r: lines += [f"confident (≥ {r['confident_from']}): {r['confident_share']:.1%}, real test digits {r['real']['confident_share']:.1%}",
-        f"digits 0-9: {' '.join(map(str, r['class_counts']))}", f"median distance to the nearest training digit: {r['nearest_median']:.2f}, real test digits {r['real']['nearest_median']:.2f}"]
+        f"digits 0-9: {' '.join(map(str, r['class_counts']))}",
+        f"median distance to the nearest training digit: {r['nearest_median']:.2f}, real test digits {r['real']['nearest_median']:.2f}"]
     if r["n"] < 2000: lines.append(f"warning: {r['n']:,} images are few. A sample's mean and covariance differ from the truth by chance, which only ever adds to the FID, "
                                    "the more the fewer images there are; compare with numbers from the same n, or use 10,000")
     return "\n".join(lines)
 
 # %% ../nbs/04_fid_analysis.ipynb #3fb0d4ed
-@call_parse
-def main(folder: str, # folder of PNGs
+def run_command(function):
+    "Call a function with the arguments of the command line."
+    given = vars(anno_parser(function, prog=function.__name__).parse_args())
+    function(**{k: given[k] for k in inspect.signature(function).parameters})
+
+# %% ../nbs/04_fid_analysis.ipynb #cae6e76e
+def ddpm_fid(folder: str, # folder of PNGs
     extractor: str = "mnist", # mnist or inception
     weights: str = None, # local weights file of the extractor
     reference: str = "train", # train, test, or an .npz file with mu and sigma
@@ -469,6 +487,8 @@ def main(folder: str, # folder of PNGs
         if json: write_json(json, result | {"run": run_info(f"ddpm_fid {Path(folder).name} --extractor {extractor} --reference {Path(reference).name}")})
     except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_fid: {e}")
     print(report(result))
+
+def main(): run_command(ddpm_fid)
 
 # %% ../nbs/04_fid_analysis.ipynb #6424c2d4
 WAYS = {"rebuilt": "a new schedule of T' steps with the same beta limits, as the report did", "respaced": "T' of the trained steps, with the trained alpha_bar"}
@@ -494,7 +514,8 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
     extractor, path = extractor or load_extractor(), Path(path)
     ref, floor = reference_stats(extractor), fid(reference_stats(extractor, "test"), reference_stats(extractor))
     schedules = {(way, T): study_scheduler(scheduler, T, way) for way in ways for T in steps if way == "rebuilt" or T <= scheduler.num_timesteps}
-    same = dict(model=state_hash(model.state_dict()), trained_steps=scheduler.num_timesteps, n=n, extractor=extractor.name, weights=extractor.weights, dim=extractor.dim)
+    same = dict(model=state_hash(model.state_dict()), trained_steps=scheduler.num_timesteps, n=n,
+                extractor=extractor.name, weights=extractor.weights, dim=extractor.dim)
     study = json.loads(path.read_text()) if path.exists() else same | dict(floor=round(floor, 4), chance=round(fid_bias(ref.sigma, n, ref.n), 4), ways=WAYS, runs=[])
     for k, v in same.items():
         if study.get(k) != v: raise ValueError(f"path: {path.name} holds a study with {k} = {study.get(k)!r}, not {v!r}; name another file")
@@ -515,11 +536,11 @@ def study_table(study: dict) -> str: # markdown
     "Mean and spread over the seeds, one line for each number of steps."
     cell = lambda way, T: [r["fid"] for r in study["runs"] if (r["way"], r["steps"]) == (way, T)]
     show = lambda v: f"{np.mean(v):.2f}" + (f" ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "") if v else "–"
-    return "\n".join(["| T′ | rebuilt | respaced |", "| --: | --: | --: |"] + [f"| {T} | {show(cell('rebuilt', T))} | {show(cell('respaced', T))} |" for T in sorted({r["steps"] for r in study["runs"]})])
+    return "\n".join(["| T′ | rebuilt | respaced |", "| --: | --: | --: |"] +
+                     [f"| {T} | {show(cell('rebuilt', T))} | {show(cell('respaced', T))} |" for T in sorted({r["steps"] for r in study["runs"]})])
 
 # %% ../nbs/04_fid_analysis.ipynb #6ba3edfe
-@call_parse
-def study_main(model: str = "small", # a model that ships, or a checkpoint
+def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
     steps: str = "25,50,100,200,400,800", # the numbers of timesteps
     seeds: str = "0,1,2", # the runs of each
     n: int = 10000, # images a run
@@ -532,12 +553,16 @@ def study_main(model: str = "small", # a model that ships, or a checkpoint
     "FID against the number of timesteps."
     from ddpm_mnist.train import load_model
     try:
-        numbers = lambda name, text: [int(v) if v.strip().isdigit() else sys.exit(f"ddpm_study: {name}: got {text!r}, expected numbers and commas") for v in text.split(",")]
+        numbers = lambda name, text: [int(v) if v.strip().isdigit() else sys.exit(f"ddpm_study: {name}: got {text!r}, expected numbers and commas")
+                                      for v in text.split(",")]
         command = f"ddpm_study --model {Path(model).name} --steps {steps} --seeds {seeds} --n {n} --ways {ways} --extractor {extractor}"
-        study = timestep_study(*load_model(model, device), numbers("steps", steps), numbers("seeds", seeds), n, output, ways.split(","), load_extractor(extractor, device=device), None, batch_size, command)
+        study = timestep_study(*load_model(model, device), numbers("steps", steps), numbers("seeds", seeds), n, output, ways.split(","),
+                               load_extractor(extractor, device=device), None, batch_size, command)
     except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {e}")
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     print(f"{study_table(study)}\nfloor {study['floor']:.2f}; n = {study['n']:,}: about {study['chance']:.2f} by chance alone; kept in {output}")
+
+def study_main(): run_command(ddpm_study)
 
 # %% ../nbs/04_fid_analysis.ipynb #081c9dec
 def load_samples(path # .npz with `images`, uint8 (N, 28, 28)
