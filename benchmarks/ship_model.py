@@ -1,6 +1,6 @@
 """From a trained checkpoint to weights that ship, with their model card. Stops and continues; everything it says is measured here.
 
-    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth small --steps 50 --n 10000
+    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth --name small --steps 50 --n 10000
 """
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def main(checkpoint: str, # what `ddpm_train` left
     model, scheduler = load_model(name)
     folder = sample_to_folder(model, scheduler.respace(steps), n, folder or f"img_gen/{name}", seed, batch_size, name)
     measured = evaluate_samples(images_of(folder, n))
-    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT {name} --steps {steps} --n {n} --seed {seed}", seed=seed)
+    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --steps {steps} --n {n} --seed {seed}", seed=seed)
     write_json(Path("results") / f"{name}.json", dict(model=name, sampler="ddpm", steps=steps, **measured, run=run))
     save_samples(images_of(folder, n), Path("results") / f"{name}_samples.npz")
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")
