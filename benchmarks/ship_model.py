@@ -51,7 +51,11 @@ Measured by `{command}`, commit {commit}, {machine}, torch {torch}, {date}. The 
 """
 
 
-@call_parse
+def images_of(folder: Path, n: int) -> torch.Tensor: # (n, 3, 28, 28) in [0, 1]
+    return torch.stack([pil_to_tensor(Image.open(folder / f"{i:05d}.png")) for i in range(1, n + 1)]).float() / 255
+
+
+@call_parse # which runs it, when this file is the program
 def main(checkpoint: str, # what `ddpm_train` left
     name: str = "small", # of the model that ships
     steps: int = 50, # of the reverse process
@@ -82,7 +86,3 @@ def main(checkpoint: str, # what `ddpm_train` left
         **{k: measured[k] for k in ("n", "extractor", "protocol", "fid", "floor", "confident_from")},
         **{k: run[k] for k in ("command", "commit", "machine", "torch", "date")}))
     print(json.dumps(measured, indent=1))
-
-
-def images_of(folder: Path, n: int) -> torch.Tensor: # (n, 3, 28, 28) in [0, 1]
-    return torch.stack([pil_to_tensor(Image.open(folder / f"{i:05d}.png")) for i in range(1, n + 1)]).float() / 255
