@@ -15,6 +15,7 @@ import torch
 from fastcore.script import call_parse
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
 from .data import show_images, to_unit
@@ -92,9 +93,13 @@ def process_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     levels = [round((T - 1) * (1 - i / 7)) for i in range(7)] + [-1]
     kept = {t: (xt, x0) for t, xt, x0 in ddpm_steps(model, scheduler, image_noise(seed, range(rows), device=scheduler.betas.device)) if t in levels}
     parts = [[kept[t][0] for t in levels], [kept[t][1] for t in levels]][: 1 + x0_hat]
-    lines = [to_unit(torch.stack([state[r] for state in part])) for r in range(rows) for part in parts]
-    titles = [f"t = {scheduler.timesteps[t]}" if t >= 0 else "digit" for t in levels]
-    fig = show_images(torch.cat(lines), ncols=8, titles=titles + [""] * 8 * (len(lines) - 1), size=0.8)
+    lines = torch.stack([torch.stack([state[r] for state in part]) for r in range(rows) for part in parts])
+    grid = make_grid(to_unit(lines).flatten(0, 1).cpu(), nrow=8, padding=2, pad_value=1)
+    fig, ax = plt.subplots(figsize=(6, 6 * grid.shape[1] / grid.shape[2] + 0.25), layout="constrained")
+    ax.imshow(grid.permute(1, 2, 0))
+    ax.set_xticks([16 + 30 * i for i in range(8)], [f"t = {scheduler.timesteps[t]}" if t >= 0 else "digit" for t in levels], fontsize=8)
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.set_yticks([]); ax.spines[:].set_visible(False)
     return fig
 
 # %% ../nbs/03_sample.ipynb #0a0008fa
@@ -108,15 +113,15 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     noise = next(image_noise(seed, [0]))
     forward = [x0[None] if t < 0 else scheduler.add_noise(x0[None], noise, t) for t in ts]
     seen = {t: xt for t, xt, _ in ddpm_steps(model, scheduler, image_noise(seed, [0])) if t in ts}
-    fig, axes = plt.subplots(2, 5, figsize=(8, 3.9))
-    fig.subplots_adjust(wspace=0.6, hspace=0.55, left=0.02, right=0.98, top=0.86, bottom=0.06)
+    fig, axes = plt.subplots(2, 5, figsize=(9, 3.9))
+    fig.subplots_adjust(wspace=0.85, hspace=0.55, left=0.02, right=0.98, top=0.86, bottom=0.06)
     for r, (row, way, label) in enumerate([(forward, "->", r"$q(x_t\,|\,x_{t-1})$"), ([seen[t] for t in ts], "<-", r"$p_\theta(x_{t-1}\,|\,x_t)$")]):
         for i, (ax, state) in enumerate(zip(axes[r], row)):
             ax.imshow(to_unit(state)[0, 0], cmap="gray", vmin=0, vmax=1); ax.axis("off")
             ax.set_title("$x_0$" if ts[i] < 0 else f"$x_{{{scheduler.timesteps[ts[i]] + 1}}}$", fontsize=10)
             if i < 4:
-                ax.annotate("", (1.55, 0.5), (1.05, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
-                if i in (0, 3): ax.text(1.3, 0.62, label, transform=ax.transAxes, ha="center", fontsize=8)
+                ax.annotate("", (1.78, 0.5), (1.07, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
+                if i in (0, 3): ax.text(1.425, 0.62, label, transform=ax.transAxes, ha="center", fontsize=8)
     fig.text(0.02, 0.96, "forward: a fixed Gaussian step adds noise", fontsize=9); fig.text(0.02, 0.47, "reverse: the network's step removes it", fontsize=9)
     return fig
 
