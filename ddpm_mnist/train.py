@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.script import Param, call_parse
+from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
 from .data import ASSETS, mnist_tensor
@@ -285,7 +285,7 @@ def ship_weights(checkpoint, # a file that `ddpm_train` wrote
 
 # %% ../nbs/02_train.ipynb #a0323b67
 @call_parse
-def main(preset: Param("settings to start from", str, choices=list(PRESETS)) = "small",
+def main(preset: str = "small", # settings to start from: reference, small or tiny
     save_model_path: str = "./img_gen/", # folder of the checkpoint and the log
     resume: bool = False, # continue from the checkpoint there
     base_ch: int = None, # width of the network
@@ -301,6 +301,7 @@ def main(preset: Param("settings to start from", str, choices=list(PRESETS)) = "
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
     "Train the diffusion model on MNIST."
+    if preset not in PRESETS: sys.exit(f"ddpm_train: preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
     given = {k: v for k, v in dict(base_ch=base_ch, schedule=schedule, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema, warmup=warmup,
                                    clip=clip, precision=precision, seed=seed).items() if v is not None}
     try: state = train(replace(PRESETS[preset], **given), save_model_path=save_model_path, resume=resume, device=device)
