@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ddpm_loss', 'stream', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
            'autocast', 'TrainState', 'train_step', 'save_atomic', 'load_checkpoint', 'build_model', 'load_model',
-           'pack', 'unpack', 'sigterm_as_interrupt', 'end_epoch', 'train', 'ship_weights', 'main']
+           'pack', 'unpack', 'stop_between_steps', 'end_epoch', 'train', 'ship_weights', 'main']
 
 # %% ../nbs/02_train.ipynb #22839df7
 import copy, json, math, os, pickle, signal, sys, time
@@ -225,14 +225,17 @@ def unpack(ckpt: dict, config: TrainConfig, device="cpu") -> TrainState:
 
 # %% ../nbs/02_train.ipynb #dc01651e
 @contextmanager
-def sigterm_as_interrupt():
-    "Let SIGTERM stop a run as Ctrl-C does (in the main thread; elsewhere nothing changes)."
-    def stop(*_): raise KeyboardInterrupt
-    try: before = signal.signal(signal.SIGTERM, stop)
-    except ValueError: before = None
-    try: yield
+def stop_between_steps():
+    "Yields a list, empty until Ctrl-C or SIGTERM asks to stop: a step half done must not be saved. Asked twice, it interrupts at once."
+    asked = []
+    def stop(*_):
+        if asked: raise KeyboardInterrupt
+        asked.append(True)
+    try: before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError: before = {} # signals reach the main thread only
+    try: yield asked
     finally:
-        if before is not None: signal.signal(signal.SIGTERM, before)
+        for s, handler in before.items(): signal.signal(s, handler)
 
 def end_epoch(state: TrainState, n: int, folder: Path):
     "One line of the log: mean loss, images per second, seconds; the file is rewritten whole, so that it always agrees with the checkpoint."
@@ -262,16 +265,16 @@ def train(config: TrainConfig = PRESETS["small"],
     data = (mnist_tensor(device=device)[0] if data is None else data).to(device)
     steps = -(-len(data) // config.batch_size); total = steps * config.epochs
     saved = started = time.monotonic()
-    with sigterm_as_interrupt(), tqdm(total=total * config.batch_size, initial=state.step * config.batch_size, unit="img", unit_scale=True,
-                                      mininterval=1, disable=not progress, desc="training") as bar:
-        try:
-            while state.step < min(total, max_steps or total):
-                state.epoch_loss += train_step(state, data, total).item()
-                now = time.monotonic(); state.epoch_seconds += now - started; started = now
-                bar.set_postfix(loss=f"{state.epoch_loss / ((state.step - 1) % steps + 1):.4f}", refresh=False); bar.update(config.batch_size)
-                if state.step % steps == 0: end_epoch(state, len(data), folder)
-                if state.step % steps == 0 or now - saved > save_every: save_atomic(pack(state), path); saved = now
-        finally: save_atomic(pack(state), path)
+    with stop_between_steps() as asked, tqdm(total=total * config.batch_size, initial=state.step * config.batch_size, unit="img", unit_scale=True,
+                                             mininterval=1, disable=not progress, desc="training") as bar:
+        while state.step < min(total, max_steps or total) and not asked:
+            state.epoch_loss += train_step(state, data, total).item()
+            now = time.monotonic(); state.epoch_seconds += now - started; started = now
+            bar.set_postfix(loss=f"{state.epoch_loss / ((state.step - 1) % steps + 1):.4f}", refresh=False); bar.update(config.batch_size)
+            if state.step % steps == 0: end_epoch(state, len(data), folder)
+            if state.step % steps == 0 or now - saved > save_every: save_atomic(pack(state), path); saved = now
+        save_atomic(pack(state), path)
+    if asked: raise KeyboardInterrupt
     return state
 
 # %% ../nbs/02_train.ipynb #1300b2f7
