@@ -37,9 +37,10 @@ def cpu_model():
 def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 if git('status', '--porcelain', '--untracked-files=no'): sys.exit('commit first: a clone holds only what is committed')
+commit = git('rev-parse', 'HEAD')
 runs = [timed(c) for c in commands()]
 python, torch = runs[-1][1]
-result = dict(command='python3 benchmarks/readme_commands.py', commit=git('rev-parse', 'HEAD'), date=datetime.date.today().isoformat(),
+result = dict(command='python3 benchmarks/readme_commands.py', commit=commit, date=datetime.date.today().isoformat(),
               machine=dict(cpu=cpu_model(), cores=cores(), python=python, torch=torch), commands=[r for r, _ in runs])
 (root / 'results').mkdir(exist_ok=True)
 (root / 'results' / 'readme_commands.json').write_text(json.dumps(result, indent=1) + '\n')
