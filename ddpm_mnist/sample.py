@@ -185,7 +185,7 @@ def main(n_samples: int = 64, # images to draw
     batch_size: int = 256, # images at a time
     output_dir: str = "./samples", # folder for 00001.png ...
     model: str = "small", # a model that ships, or a checkpoint file
-    steps: int = 100, # of the reverse process, respaced from the trained ones
+    steps: int = 50, # of the reverse process, respaced from the trained ones
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
