@@ -17,7 +17,7 @@ from torch import nn
 def time_embedding(t: torch.Tensor, # steps (B,)
     dim: int # even
     ) -> torch.Tensor: # (B, dim) in [-1, 1]
-    "Sinusoidal embedding, eq. (1)."
+    "Sinusoidal embedding (Vaswani et al. 2017, section 3.5), all sines first."
     omega = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angle = t[:, None].float() * omega
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -56,7 +56,7 @@ class NormSiLU(nn.GroupNorm):
 
 # %% ../nbs/01_unet.ipynb #0beb46f5
 class ResidualBlock(nn.Module):
-    "Two convolutions around a shortcut, told the time in between: (B, in_ch, H, W) to (B, out_ch, H, W)."
+    "Two convolutions around a shortcut, told the time in between: (B, in_ch, H, W) to (B, out_ch, H, W) (after Ho et al. 2020, appendix B)."
     def __init__(self, in_ch: int, out_ch: int, time_emb_dim: int, num_groups: int = 8):
         super().__init__()
         self.norm1, self.conv1 = NormSiLU(num_groups, in_ch), nn.Conv2d(in_ch, out_ch, 3, padding=1)
@@ -125,9 +125,11 @@ class UNet(nn.Module):
         "ValueError unless xt is a float (B, in_ch, H, W) with sides the network can halve, and t is (B,)."
         side = 2 ** len(self.downs)
         if xt.ndim != 4 or xt.shape[1] != self.config["in_ch"]: raise ValueError(f"xt: got shape {tuple(xt.shape)}, expected (B, {self.config['in_ch']}, H, W)")
-        if xt.device.type == "cpu" and torch.isnan(xt).any(): raise ValueError(f"xt: holds {int(torch.isnan(xt).sum())} NaN of {xt.numel()} values; look at where it was computed")
+        if xt.device.type == "cpu" and torch.isnan(xt).any(): # on a GPU the look would wait for the picture
+            raise ValueError(f"xt: holds {int(torch.isnan(xt).sum())} NaN of {xt.numel()} values; look at where it was computed")
         if not xt.is_floating_point(): raise ValueError(f"xt: got {xt.dtype}, expected floating point in about [-1, 1]")
         if xt.shape[2] % side or xt.shape[3] % side: raise ValueError(f"xt: got sides {tuple(xt.shape[2:])}, expected multiples of {side}; pad or resize the pictures")
+        if not torch.is_tensor(t): raise ValueError(f"t: got {type(t).__name__}, expected an int64 tensor ({len(xt)},), one step an image")
         if t.is_floating_point() or t.is_complex(): raise ValueError(f"t: got {t.dtype}, expected int64 steps of the trained schedule")
         if t.shape != xt.shape[:1]: raise ValueError(f"t: got shape {tuple(t.shape)}, expected ({len(xt)},), one step an image")
 
