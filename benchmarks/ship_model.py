@@ -10,8 +10,9 @@ from fastcore.script import call_parse
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from ddpm_mnist.classifier import run_info, write_json
 from ddpm_mnist.data import ASSETS
-from ddpm_mnist.fid_analysis import evaluate_samples, run_info, save_samples, write_json
+from ddpm_mnist.fid_analysis import evaluate_samples, save_samples
 from ddpm_mnist.sample import sample_to_folder
 from ddpm_mnist.train import load_checkpoint, load_model, ship_weights
 

@@ -7,7 +7,7 @@ __all__ = ['ddpm_step', 'ddpm_steps', 'image_noise', 'ddpm_sample', 'process_fig
            'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
 
 # %% ../nbs/03_sample.ipynb #44cc4c3a
-import json, os, sys, warnings
+import json, sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
-from .data import show_images, to_unit
+from .data import replacing, show_images, to_unit
 from .scheduler import NoiseScheduler
 from .train import autocast, load_model, stream
 
@@ -29,7 +29,7 @@ def ddpm_step(scheduler: NoiseScheduler,
     t: int, # step of `scheduler`, 0 .. num_timesteps - 1
     noise: torch.Tensor # standard normal, shape of xt; not used at t = 0
     ) -> torch.Tensor: # x_{t-1}
-    "One ancestral step (Ho et al. 2020, algorithm 2), eq. (1) and (2)."
+    "One ancestral step (Ho et al. 2020, eq. 11 and algorithm 2)."
     mean = (xt - scheduler.betas[t] / scheduler.sqrt_one_minus_alpha_bars[t] * eps) / scheduler.alphas[t].sqrt()
     return mean if t == 0 else mean + scheduler.posterior_variance[t].sqrt() * noise
 
@@ -63,7 +63,7 @@ def ddpm_sample(model, # from `load_model`, or called alike
     n: int, # images to draw, at least 1
     seed: int | None = None, # fixes the images (on one kind of device); None: new ones each time
     batch_size: int = 256, # images at a time: more need more memory
-    device=None, # where to draw; None: where the scheduler is
+    device=None, # where to draw, and where model and scheduler are moved; None: where the scheduler is
     progress: bool = True, # show a bar of network calls
     first: int = 0 # number of the first image of this seed
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
@@ -72,7 +72,8 @@ def ddpm_sample(model, # from `load_model`, or called alike
         if value < 1: raise ValueError(f"{name}: got {value}, expected at least 1 image")
     device = torch.device(device or scheduler.betas.device)
     if hasattr(model, "to"): model = model.to(device)
-    scheduler, seed = scheduler.to(device), int(torch.empty((), dtype=torch.int64).random_()) if seed is None else seed
+    scheduler = scheduler.to(device)
+    if seed is None: seed = torch.randint(2**32, ()).item()
     shape = (getattr(model, "config", {}).get("in_ch", 3), 28, 28)
     batches = [range(i, min(i + batch_size, first + n)) for i in range(first, first + n, batch_size)]
     images = []
@@ -118,7 +119,7 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     for r, (row, way, label) in enumerate([(forward, "->", r"$q(x_t\,|\,x_{t-1})$"), ([seen[t] for t in ts], "<-", r"$p_\theta(x_{t-1}\,|\,x_t)$")]):
         for i, (ax, state) in enumerate(zip(axes[r], row)):
             ax.imshow(to_unit(state)[0, 0], cmap="gray", vmin=0, vmax=1); ax.axis("off")
-            ax.set_title("$x_0$" if ts[i] < 0 else f"$x_{{{scheduler.timesteps[ts[i]] + 1}}}$", fontsize=10)
+            ax.set_title("$x_0$, the digit" if ts[i] < 0 else f"$x_{{{scheduler.timesteps[ts[i]]}}}$", fontsize=10)
             if i < 4:
                 ax.annotate("", (1.78, 0.5), (1.07, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
                 if i in (0, 3): ax.text(1.425, 0.62, label, transform=ax.transAxes, ha="center", fontsize=8)
@@ -128,25 +129,22 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
 # %% ../nbs/03_sample.ipynb #8f332e04
 def save_png(x: torch.Tensor, # one image (3, H, W) in [0, 1]
     path: Path):
-    "Write the PNG whole or not at all."
-    part = path.with_suffix(".tmp")
-    Image.fromarray(x.mul(255).round().byte().permute(1, 2, 0).numpy()).save(part, format="PNG")
-    os.replace(part, path)
+    "Write the PNG whole or not at all, values rounded to the nearest of 256."
+    picture = Image.fromarray(x.mul(255).round().byte().permute(1, 2, 0).numpy())
+    with replacing(path, "wb") as f: picture.save(f, format="PNG")
 
+# %% ../nbs/03_sample.ipynb #137b515a
 def claim_folder(folder, settings: dict # what decides the images
     ) -> Path: # the folder, existing and writable
     "Make the folder and note the settings in it; ValueError if it holds images of other settings, OSError if it cannot be written to."
     folder = Path(folder)
     note = folder / "settings.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            if any(folder.glob("*.png")): raise ValueError(f"output_dir: {folder} holds PNGs but no settings.json to say how they were made; name an empty folder")
-            part = note.with_suffix(".tmp")
-            part.write_text(json.dumps(settings))
-            os.replace(part, note)
-    except OSError as e: raise OSError(f"output_dir: cannot write to {folder} ({e.strerror}); name a folder that you may write to") from None
-    there = json.loads(note.read_text())
+    if not note.exists():
+        if any(folder.glob("*.png")): raise ValueError(f"output_dir: {folder} holds PNGs but no settings.json to say how they were made; name an empty folder")
+        try:
+            with replacing(note) as f: json.dump(settings, f)
+        except OSError as e: raise OSError(f"output_dir: {e}") from None
+    there = json.loads(note.read_text(encoding="utf8"))
     differ = [f"{k} is {there.get(k)} there and {v} here" for k, v in settings.items() if there.get(k) != v]
     if differ: raise ValueError(f"output_dir: {folder} holds images of other settings: {'; '.join(differ)}; name another folder, or delete it")
     return folder
@@ -180,6 +178,7 @@ def grid_figure(folder, count: int = 64 # PNGs to show, from the first
     paths = sorted(Path(folder).glob("*.png"))[:count]
     return show_images(torch.stack([pil_to_tensor(Image.open(p)) for p in paths]).float() / 255, ncols=min(16, len(paths)), size=0.5)
 
+# %% ../nbs/03_sample.ipynb #2ed7fb2e
 @call_parse
 def main(n_samples: int = 64, # images to draw
     batch_size: int = 256, # images at a time

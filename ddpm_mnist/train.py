@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ddpm_loss', 'stream', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
            'autocast', 'TrainState', 'train_step', 'save_atomic', 'load_checkpoint', 'build_model', 'load_model',
-           'pack', 'unpack', 'stop_between_steps', 'end_epoch', 'train', 'ship_weights', 'main']
+           'pack', 'unpack', 'stop_between_steps', 'end_epoch', 'begin', 'train', 'ship_weights', 'main']
 
 # %% ../nbs/02_train.ipynb #22839df7
-import copy, json, math, os, pickle, signal, sys, time
+import copy, json, math, pickle, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from .data import ASSETS, mnist_tensor
+from .data import ASSETS, mnist_tensor, replacing
 from .scheduler import NoiseScheduler, forward_diffusion
 from .unet import UNet
 
@@ -35,10 +35,14 @@ def ddpm_loss(model, # called `model(xt, t)`
     return F.mse_loss(model(xt, t).float(), noise)
 
 # %% ../nbs/02_train.ipynb #cd11797e
-def stream(*key: int, # what the numbers are for: seed, purpose, counter, ...
-    device="cpu") -> torch.Generator: # independent of the streams of all other keys
-    "A random generator of its own for each key."
-    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def stream(seed: int, # 0 .. 2**32 - 1
+    purpose: int, # 0: order of the digits, 1: t and noise of training, 2: noise of drawing
+    i: int, # which epoch, step or image
+    device="cpu") -> torch.Generator:
+    "A random generator that depends on its key and on nothing else."
+    if not 0 <= seed < 2**32: raise ValueError(f"seed: got {seed}, expected 0 <= seed < 2**32")
+    mixed = np.random.SeedSequence((seed, purpose, i)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed >> np.uint64(1))) # 63 bits, for a positive int64
 
 # %% ../nbs/02_train.ipynb #274b2ac5
 def batch_indices(seed: int, step: int, # step counts from 0 over all epochs
@@ -150,18 +154,11 @@ def train_step(state: TrainState, # changed
 # %% ../nbs/02_train.ipynb #159bfe0e
 def save_atomic(obj, path # plain containers of tensors, numbers and strings; the file to write
     ) -> Path: # the file
-    "Write the whole file or nothing: to a temporary name first, then renamed."
-    path = Path(path)
-    try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(f"path: cannot create the folder {path.parent} ({e.strerror}); name one that you may write to") from None
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    "Write the whole file or nothing."
     try:
-        torch.save(obj, part)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as e:
-        raise OSError(f"path: cannot write {path} ({e}); name a folder that you may write to") from None
-    finally: part.unlink(missing_ok=True)
-    return path
+        with replacing(path, "wb") as f: torch.save(obj, f)
+    except RuntimeError as e: raise OSError(f"cannot write {path} ({e}); name a folder that you may write to") from None
+    return Path(path)
 
 # %% ../nbs/02_train.ipynb #cb02ab4c
 def load_checkpoint(path, # a file written by `save_atomic`
@@ -237,15 +234,23 @@ def stop_between_steps():
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
+# %% ../nbs/02_train.ipynb #6f833d0f
 def end_epoch(state: TrainState, n: int, folder: Path):
     "One line of the log: mean loss, images per second, seconds; the file is rewritten whole, so that it always agrees with the checkpoint."
     steps = -(-n // state.config.batch_size)
     state.log.append(dict(epoch=state.step // steps, step=state.step, loss=state.epoch_loss / steps,
                           images_per_second=n / state.epoch_seconds, seconds=state.epoch_seconds))
     state.epoch_loss, state.epoch_seconds = 0.0, 0.0
-    part = folder / "log.jsonl.tmp"
-    part.write_text("".join(json.dumps(line) + "\n" for line in state.log))
-    os.replace(part, folder / "log.jsonl")
+    with replacing(folder / "log.jsonl") as f: f.writelines(json.dumps(line) + "\n" for line in state.log)
+
+def begin(config: TrainConfig, path: Path, resume: bool, device) -> TrainState:
+    "The state that the checkpoint holds, or a fresh one, saved at once; ValueError rather than overwriting a training."
+    if resume: return unpack(load_checkpoint(path, device), config, device)
+    done = load_checkpoint(path)["step"] if path.is_file() else 0
+    if done: raise ValueError(f"save_model_path: {path} holds a training of {done:,} steps; go on with it by --resume, or name another folder")
+    state = TrainState(config, device)
+    save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
+    return state
 
 # %% ../nbs/02_train.ipynb #596662bc
 def train(config: TrainConfig = PRESETS["small"],
@@ -260,8 +265,7 @@ def train(config: TrainConfig = PRESETS["small"],
     "Train, or go on training, and leave a checkpoint and a log."
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(save_model_path); path = folder / "ddpm_mnist.pth"
-    state = unpack(load_checkpoint(path, device), config, device) if resume else TrainState(config, device)
-    if not resume: save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
+    state = begin(config, path, resume, device)
     data = (mnist_tensor(device=device)[0] if data is None else data).to(device)
     steps = -(-len(data) // config.batch_size); total = steps * config.epochs
     saved = started = time.monotonic()

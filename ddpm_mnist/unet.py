@@ -139,7 +139,8 @@ class UNet(nn.Module):
         ) -> torch.Tensor: # predicted noise, shape of xt
         self.check(xt, t)
         emb = self.time_mlp(time_embedding(t, self.config["time_emb_dim"]))
-        h, skips = self.stem(xt), []
+        with torch.autocast(xt.device.type, enabled=False): h = self.stem(xt.float()).to(emb.dtype) # see below
+        skips = []
         for down in self.downs:
             h, skip = down(h, emb)
             skips.append(skip)

@@ -8,7 +8,7 @@ from ddpm_mnist.data import mnist_dataset
 
 
 def ddpm_fid(*args):
-    return subprocess.run([sys.executable, "-m", "ddpm_mnist.fid_analysis", *map(str, args)], capture_output=True, text=True, timeout=600)
+    return subprocess.run([sys.executable, "-c", "from ddpm_mnist.fid_analysis import ddpm_fid; ddpm_fid()", *map(str, args)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture
