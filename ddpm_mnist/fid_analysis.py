@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .classifier import (CONFIDENT, accuracy, check_pictures, confidence, digit_classifier, load_weights, one_channel, real_digits, run_info,
                                    state_hash, train_digit_classifier, write_json)
 from .data import ASSETS, cache_dir, replacing
-from .sample import ddpm_sample
+from .sample import SAMPLERS, ddpm_sample
 from .scheduler import NoiseScheduler
 from .train import load_model
 
@@ -330,14 +330,15 @@ def ddpm_fid(folder: str, # folder of PNGs
     print(report(result))
 
 # %% ../nbs/04_fid_analysis.ipynb #6424c2d4
-WAYS = {"rebuilt": "a new schedule of T' steps with the same beta limits, as the report did", "respaced": "T' of the trained steps, with the trained alpha_bar"}
+WAYS = {"rebuilt": "DDPM on a new schedule of T' steps with the same beta limits, as the report did", "respaced": "DDPM on T' of the trained steps, with the trained alpha_bar",
+        "ddim": "DDIM without noise on T' of the trained steps", "dpm_solver": "DPM-Solver++ on T' of the trained steps"}
 
 def study_scheduler(scheduler: NoiseScheduler, # the trained one
     steps: int, # T'
     way: str) -> NoiseScheduler:
     "The schedule to sample with; ValueError for an unknown way, or more respaced steps than were trained."
-    if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected {' or '.join(map(repr, WAYS))}")
-    if way == "respaced": return scheduler.respace(steps)
+    if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected some of {', '.join(WAYS)}")
+    if way != "rebuilt": return scheduler.respace(steps)
     return NoiseScheduler(**{**scheduler.config, "num_timesteps": steps, "timesteps": None}, device=scheduler.betas.device)
 
 # %% ../nbs/04_fid_analysis.ipynb #43b4a3ef
@@ -353,7 +354,7 @@ def open_study(path: Path, same: dict, # what decides the numbers
 def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its schedule
     steps: list[int], seeds: list[int], n: int, # the T' to try; the runs of each; images a run
     path, # JSON file: rewritten after every run, and continued if it is there
-    ways=("rebuilt", "respaced"), # see `WAYS`
+    ways=tuple(WAYS), # some of `WAYS`
     extractor: Extractor | None = None, # the digit classifier's features if None
     sampler=ddpm_sample, # called as it is
     batch_size: int = 256, command: str = "timestep_study", progress: bool = True) -> dict: # what the file holds
@@ -367,7 +368,8 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
                        dict(floor=round(fid(test, ref), 4), floor_chance=round(fid_bias(ref.sigma, test.n, ref.n), 4), chance=round(fid_bias(ref.sigma, n, ref.n), 4), ways=WAYS))
     done = {(r["way"], r["steps"], r["seed"]) for r in study["runs"]}
     for (way, T), seed in tqdm([(s, seed) for s in schedules for seed in seeds if (*s, seed) not in done], disable=not progress):
-        start = time.time(); x = sampler(model, schedules[way, T], n, seed=seed, batch_size=batch_size, progress=False)
+        start = time.time(); x = sampler(model, schedules[way, T], n, seed=seed, batch_size=batch_size, progress=False,
+                                        new_step=SAMPLERS.get(way, SAMPLERS["ddpm"]))
         run = dict(way=way, steps=T, seed=seed, fid=round(fid(feature_stats(quantise(x.cpu()), extractor), ref), 4), seconds=round(time.time() - start, 1))
         study["runs"].append(run); study["run"] = run_info(command); write_json(path, study)
     return study
@@ -375,18 +377,20 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
 # %% ../nbs/04_fid_analysis.ipynb #636a26fe
 def study_table(study: dict) -> str: # markdown
     "Mean and spread over the seeds, one line for each number of steps."
-    cell = lambda way, T: [r["fid"] for r in study["runs"] if (r["way"], r["steps"]) == (way, T)]
-    show = lambda v: f"{np.mean(v):.2f}" + (f" ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "") if v else "–"
-    return "\n".join(["| T′ | rebuilt | respaced |", "| --: | --: | --: |"] +
-                     [f"| {T} | {show(cell('rebuilt', T))} | {show(cell('respaced', T))} |" for T in sorted({r["steps"] for r in study["runs"]})])
+    def cell(way, T):
+        v = [r["fid"] for r in study["runs"] if (r["way"], r["steps"]) == (way, T)]
+        return (f"{np.mean(v):.2f}" + (f" ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "")) if v else "–"
+    ways = [w for w in WAYS if any(r["way"] == w for r in study["runs"])]
+    rows = [[str(T), *(cell(w, T) for w in ways)] for T in sorted({r["steps"] for r in study["runs"]})]
+    return "\n".join("| " + " | ".join(r) + " |" for r in [["T′", *ways], ["--:"] * (len(ways) + 1), *rows])
 
 # %% ../nbs/04_fid_analysis.ipynb #6ba3edfe
 @call_parse
 def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
-    steps: str = "25,50,100,200,400,800", # the numbers of timesteps
+    steps: str = "5,10,20,50,100,300,800", # the numbers of timesteps T'
     seeds: str = "0,1,2", # the runs of each
     n: int = 10000, # images a run
-    ways: str = "rebuilt,respaced", # how a schedule of T' steps is made
+    ways: str = "rebuilt,respaced,ddim,dpm_solver", # how T' steps are made, see `WAYS`
     output: str = "results/timestep_study.json", # continued if it is there
     extractor: str = "mnist", # mnist or inception
     batch_size: int = 256, # images at a time

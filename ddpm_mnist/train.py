@@ -187,6 +187,7 @@ def build_model(ckpt: dict, # from `load_checkpoint`
     try: model.load_state_dict(ckpt[which])
     except RuntimeError as e:
         raise ValueError(f"path_or_name: the weights in {path} are of another architecture than its own configuration {ckpt['unet']} says: {str(e).splitlines()[1].strip()}") from None
+    model.trained_on = ckpt["scheduler"] # sampling warns if it is given another schedule
     return model.to(next(iter(ckpt[which].values())).device, memory_format=torch.channels_last)
 
 def load_model(path_or_name: str | Path = "small", # a checkpoint file, or the name of a model that ships with the package

@@ -1,0 +1,88 @@
+"Two processes under torchrun do the work of one: the same weights, the same folder, no gap when one of them dies."
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm_mnist.train import load_checkpoint
+
+environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+def torchrun(program, *args, ranks=2, restarts=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", *program, *map(str, args)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+def files(folder): return {f.name: f.read_bytes() for f in sorted(Path(folder).glob("*.png"))}
+
+@pytest.fixture
+def drawn_alone(tmp_path):
+    subprocess.run([sys.executable, "-m", "ddpm_mnist.sample", *draw(tmp_path / "one")], env=environ, check=True, capture_output=True)
+    return files(tmp_path / "one")
+
+def draw(folder): return ["--n_samples", "22", "--batch_size", "4", "--steps", "3", "--output_dir", str(folder)]
+
+def test_two_ranks_draw_the_folder_of_one(tmp_path, drawn_alone):
+    out = torchrun(["-m", "ddpm_mnist.sample"], *draw(tmp_path / "two"))
+    assert len(drawn_alone) == 22 and files(tmp_path / "two") == drawn_alone
+    assert out.count("22 digits") == 1 # one of the ranks says so
+
+DIES_ONCE = """
+import os, sys
+from ddpm_mnist import sample
+save, count = sample.save_png, [0]
+def save_and_die(x, path):
+    count[0] += 1
+    if count[0] == 6 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": os._exit(9)
+    save(x, path)
+sample.save_png = save_and_die
+sample.main()
+"""
+
+def test_a_rank_that_dies_leaves_no_gap(tmp_path, drawn_alone):
+    (tmp_path / "dies.py").write_text(DIES_ONCE)
+    torchrun([str(tmp_path / "dies.py")], *draw(tmp_path / "two"), restarts=1)
+    assert files(tmp_path / "two") == drawn_alone
+    assert not list((tmp_path / "two").glob("*.tmp"))
+
+TRAIN = """
+import os, sys
+from ddpm_mnist import train
+from ddpm_mnist.data import mnist_tensor
+step, digits = train.train_step, mnist_tensor(train=False)[0][:400]
+def step_and_die(state, *args):
+    if state.step == 30 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": os._exit(9)
+    return step(state, *args)
+train.train_step, train.mnist_tensor = step_and_die if "dies" in sys.argv else step, lambda device: (digits, None)
+train.main(preset="tiny", save_model_path=sys.argv[1])
+"""
+
+def test_training_goes_on_when_a_rank_dies(tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    torchrun([str(tmp_path / "train.py")], tmp_path / "whole")
+    torchrun([str(tmp_path / "train.py")], tmp_path / "died", "dies", restarts=1)
+    a, b = (load_checkpoint(tmp_path / name / "ddpm_mnist.pth") for name in ("whole", "died"))
+    assert a["step"] == b["step"] == 50 and [e["epoch"] for e in b["log"]] == [1, 2]
+    for which in ("weights", "ema"): assert all(torch.allclose(a[which][k], b[which][k], atol=1e-5) for k in a[which])
+
+MERGE = """
+import sys, torch
+from ddpm_mnist.classifier import real_digits
+from ddpm_mnist.fid_analysis import feature_stats, load_extractor, over_ranks
+from ddpm_mnist.train import all_ranks, ranks
+torch.set_num_threads(1)
+rank, world = ranks()
+with all_ranks(torch.device("cpu")): stats = over_ranks(feature_stats(real_digits(False)[0][:1001][rank::world], load_extractor()))
+if rank == 0: stats.save(sys.argv[1])
+"""
+
+def test_statistics_are_merged(tmp_path):
+    from ddpm_mnist.classifier import real_digits
+    from ddpm_mnist.fid_analysis import FeatureStats, feature_stats, load_extractor
+    (tmp_path / "merge.py").write_text(MERGE)
+    torchrun([str(tmp_path / "merge.py")], tmp_path / "two.npz")
+    one, two = feature_stats(real_digits(False)[0][:1001], load_extractor()), FeatureStats.load(tmp_path / "two.npz")
+    assert one.n == two.n == 1001
+    assert abs(one.mu - two.mu).max() < 1e-4 and abs(one.sigma - two.sigma).max() < 1e-3 # batches are cut differently, and float32 rounds differently
