@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .data import ASSETS, mnist_tensor, replacing, to_unit
 from .scheduler import check_images
+from .train import load_plain
 
 # %% ../nbs/04_classifier.ipynb #504739a5
 @lru_cache(maxsize=2)
@@ -133,9 +134,7 @@ def accuracy(model: DigitClassifier) -> float: # share of the 10,000 test digits
 def load_weights(path) -> dict: # names to tensors
     "Read a file of plain tensors, without running code; FileNotFoundError, or ValueError for anything else."
     if not Path(path).is_file(): raise FileNotFoundError(f"weights: no file {path}")
-    try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise ValueError(f"weights: {path} cannot be read as plain tensors; damaged, or a pickle that would run code ({type(e).__name__})") from None
+    state = load_plain(Path(path), "weights")
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())): raise ValueError(f"weights: {path} holds no dictionary of tensors")
     return state
 

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as dist
 from fastcore.script import call_parse
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
-from .data import replacing, show_images, to_unit
+from .data import replacing, show_images, sweep, to_unit
 from .scheduler import NoiseScheduler, check_images
-from .train import autocast, load_model, stream
+from .train import all_ranks, autocast, load_model, my_device, ranks, stream
 
 # %% ../nbs/03_sample.ipynb #9d004484
 def ddpm_step(scheduler: NoiseScheduler,
@@ -245,10 +246,12 @@ def sample_to_folder(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     if sampler not in SAMPLERS: raise ValueError(f"sampler: got {sampler!r}, expected one of {', '.join(SAMPLERS)}")
     weights = f"{sum(p.double().abs().sum().item() for p in model.parameters()):.6f}" # enough to tell two models apart
     folder = claim_folder(folder, dict(model=name, sum_of_weights=weights, seed=seed, sampler=sampler, schedule=scheduler.config))
+    if ranks()[1] == 1: sweep(folder)
     path = lambda i: folder / f"{i + 1:05d}.png"
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-    batches = [b for b in batches if not all(path(i).exists() for i in b)] # a batch is redrawn whole, so that rounding is the same too
-    with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress) as bar:
+    rank, world = ranks() # under torchrun each process draws its share of the batches
+    batches = [b for b in batches[rank::world] if not all(path(i).exists() for i in b)] # a batch is redrawn whole, so that rounding is the same too
+    with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress or rank > 0) as bar:
         for batch in batches:
             for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, (3, 28, 28), scheduler.betas.device), SAMPLERS[sampler]()): bar.update(t >= 0)
             for i, x in zip(batch, to_unit(xt).cpu()):
@@ -274,12 +277,17 @@ def main(n_samples: int = 64, # images to draw
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
     "Draw digits: PNGs, a grid and a picture of the process."
+    device = my_device(device)
     try:
-        net, scheduler = load_model(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        net, scheduler = load_model(model, device)
         scheduler = scheduler.respace(steps)
-        folder = sample_to_folder(net, scheduler, n_samples, output_dir, seed, batch_size, Path(model).stem, sampler=sampler)
+        with all_ranks(device):
+            folder = sample_to_folder(net, scheduler, n_samples, output_dir, seed, batch_size, Path(model).stem, sampler=sampler)
+            if dist.is_initialized(): dist.barrier() # until the others have drawn theirs
     except (ValueError, OSError) as e: sys.exit(f"ddpm_sample: {e}")
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
+    if ranks()[0] > 0: return
+    sweep(folder)
     grid, process = (folder.parent / f"{folder.name}_{name}.png" for name in ("grid", "process"))
     for path, fig in ((grid, grid_figure(folder)), (process, process_figure(net, scheduler, seed, new_step=SAMPLERS[sampler]))):
         fig.savefig(path, dpi=150)

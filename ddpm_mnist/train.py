@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'ddpm_loss', 'stream', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
-           'autocast', 'TrainState', 'train_step', 'save_atomic', 'load_checkpoint', 'build_model', 'load_model',
-           'pack', 'unpack', 'stop_between_steps', 'end_epoch', 'begin', 'train', 'ship_weights', 'main']
+           'autocast', 'ranks', 'my_device', 'all_ranks', 'TrainState', 'train_step', 'save_atomic', 'load_plain',
+           'load_checkpoint', 'build_model', 'load_model', 'pack', 'unpack', 'stop_between_steps', 'end_epoch', 'agree',
+           'begin', 'train', 'ship_weights', 'main']
 
 # %% ../nbs/02_train.ipynb #22839df7
-import copy, json, math, pickle, signal, sys, time
+import copy, json, math, os, pickle, signal, sys, time, zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from fastcore.script import call_parse
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from .data import ASSETS, mnist_tensor, replacing
+from .data import ASSETS, mnist_tensor, replacing, sweep
 from .scheduler import NoiseScheduler, forward_diffusion
 from .unet import UNet
 
@@ -87,7 +90,7 @@ class TrainConfig:
 # %% ../nbs/02_train.ipynb #c1672fb6
 PRESETS = dict(
     reference=TrainConfig(),
-    small=TrainConfig(base_ch=32, lr=1e-3, batch_size=64, epochs=7, ema=0.999, warmup=500, lr_decay=True, clip=1.0, precision="auto"),
+    small=TrainConfig(base_ch=32, lr=2e-3, batch_size=64, epochs=20, ema=0.999, warmup=500, lr_decay=True, clip=1.0, precision="auto"),
     tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9, warmup=2, lr_decay=True, clip=1.0))
 
 # %% ../nbs/02_train.ipynb #78dfb097
@@ -119,6 +122,27 @@ def autocast(device, precision: str = "auto"): # "float32", "bfloat16" or "auto"
     use = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=use)
 
+# %% ../nbs/02_train.ipynb #64eaa755
+def ranks() -> tuple[int, int]: # the number of this process; how many there are
+    "(0, 1), unless `torchrun` started this process."
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+def my_device(device=None) -> torch.device: # with several GPUs on a machine, the one of this process
+    "The device asked for, or a GPU if there is one, or the CPU."
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if str(kind) == "cuda" else torch.device(kind)
+
+@contextmanager
+def all_ranks(device: torch.device):
+    "Joins the other processes for as long as it is open; nothing to do for a process on its own."
+    alone = ranks()[1] == 1 or dist.is_initialized()
+    if not alone:
+        if device.type == "cuda": torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try: yield
+    finally:
+        if not alone: dist.destroy_process_group()
+
 # %% ../nbs/02_train.ipynb #e1231dd8
 class TrainState:
     "Everything that a training changes."
@@ -127,7 +151,7 @@ class TrainState:
         with torch.random.fork_rng(devices=[]): # the initial weights, from the seed alone
             torch.manual_seed(config.seed)
             model = UNet(base_ch=config.base_ch, channel_mults=config.channel_mults)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.network = self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.scheduler = NoiseScheduler(config.num_timesteps, schedule=config.schedule, device=self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
@@ -136,12 +160,15 @@ class TrainState:
 def train_step(state: TrainState, # changed
     data: torch.Tensor, # all clean images (N, 3, 28, 28), in [-1, 1], on the state's device
     total: int # steps of the whole training
-    ) -> torch.Tensor: # the loss, a scalar, left on the device
+    ) -> torch.Tensor: # this rank's share of the loss, a scalar, left on the device; the mean over the ranks is the loss
     "One step of Adam on eq. (1)."
-    c, device = state.config, state.device
-    x0 = data[batch_indices(c.seed, state.step, len(data), c.batch_size).to(device)].contiguous(memory_format=torch.channels_last)
-    t, noise = batch_noise(c.seed, state.step, x0.shape, c.num_timesteps, device)
-    with autocast(device, c.precision): loss = ddpm_loss(state.model, state.scheduler, x0, t, noise.contiguous(memory_format=torch.channels_last))
+    c, device, (rank, world) = state.config, state.device, ranks()
+    index = batch_indices(c.seed, state.step, len(data), c.batch_size)
+    t, noise = batch_noise(c.seed, state.step, (len(index), *data.shape[1:]), c.num_timesteps, device)
+    x0, t, noise = data[index[rank::world].to(device)], t[rank::world], noise[rank::world]
+    x0, noise = (v.contiguous(memory_format=torch.channels_last) for v in (x0, noise))
+    with autocast(device, c.precision): loss = ddpm_loss(state.network, state.scheduler, x0, t, noise)
+    loss = loss * (len(x0) * world / len(index)) # 1, unless the ranks' shares differ by an image
     state.optimizer.zero_grad()
     loss.backward()
     if c.clip: torch.nn.utils.clip_grad_norm_(state.model.parameters(), c.clip)
@@ -161,18 +188,27 @@ def save_atomic(obj, path # plain containers of tensors, numbers and strings; th
     return Path(path)
 
 # %% ../nbs/02_train.ipynb #cb02ab4c
+def load_plain(path: Path, argument: str, # the file; the argument's name, for messages
+    device="cpu"): # what `save_atomic` was given
+    "Read tensors and plain containers, checksums first, without running code; ValueError if the file is damaged or holds anything else."
+    damaged = ValueError(f"{argument}: {path} is damaged or truncated, or no file of torch.save ({path.stat().st_size:,} bytes); copy or download it again")
+    try:
+        with zipfile.ZipFile(path) as archive: whole = archive.testzip() is None
+    except Exception: whole = False # a broken directory of the archive can fail in a dozen ways
+    if not whole: raise damaged
+    try: return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise ValueError(f"{argument}: {path} was not loaded, for it holds something other than tensors and plain containers; a file from a stranger may run code") from e
+    except (RuntimeError, EOFError, OSError): raise damaged from None
+
 def load_checkpoint(path, # a file written by `save_atomic`
     device="cpu") -> dict:
-    "Read a checkpoint without running code; FileNotFoundError if missing, ValueError if it is damaged, holds code or is something else."
+    "What `ddpm_train` wrote; FileNotFoundError if missing, ValueError if it is damaged, holds code or is something else."
     path = Path(path)
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in (ASSETS / "models").glob("*.pth"))) or "none"
         raise FileNotFoundError(f"path_or_name: no checkpoint at {path}; give a file that `ddpm_train` wrote or the name of a model that ships ({shipped})")
-    try: ckpt = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise ValueError(f"path_or_name: {path} was not loaded, for it holds something other than tensors and plain containers, or is no checkpoint; a checkpoint from a stranger may run code") from e
-    except (RuntimeError, EOFError, OSError) as e:
-        raise ValueError(f"path_or_name: {path} is damaged or truncated ({path.stat().st_size:,} bytes); copy or download it again") from e
+    ckpt = load_plain(path, "path_or_name", device)
     if not isinstance(ckpt, dict) or not {"weights", "unet", "scheduler"} <= ckpt.keys():
         raise ValueError(f"path_or_name: {path} is not a checkpoint of this package, which has the keys weights, unet and scheduler")
     return ckpt
@@ -242,15 +278,26 @@ def end_epoch(state: TrainState, n: int, folder: Path):
     state.log.append(dict(epoch=state.step // steps, step=state.step, loss=state.epoch_loss / steps,
                           images_per_second=n / state.epoch_seconds, seconds=state.epoch_seconds))
     state.epoch_loss, state.epoch_seconds = 0.0, 0.0
-    with replacing(folder / "log.jsonl") as f: f.writelines(json.dumps(line) + "\n" for line in state.log)
+    if ranks()[0] == 0:
+        with replacing(folder / "log.jsonl") as f: f.writelines(json.dumps(line) + "\n" for line in state.log)
+
+def agree(share: torch.Tensor, # what `train_step` returned
+    asked: list # not empty if this rank was asked to stop
+    ) -> tuple[float, bool]: # the loss of the whole batch; whether any rank was asked to stop
+    "What all ranks know after a step."
+    both = torch.stack([share, share.new_tensor(float(bool(asked)))])
+    if dist.is_initialized(): dist.all_reduce(both)
+    loss, stop = (both / ranks()[1]).tolist()
+    return loss, stop > 0
 
 def begin(config: TrainConfig, path: Path, resume: bool, device) -> TrainState:
     "The state that the checkpoint holds, or a fresh one, saved at once; ValueError rather than overwriting a training."
+    if ranks()[0] == 0: sweep(path.parent, path.name)
     if resume: return unpack(load_checkpoint(path, device), config, device)
     done = load_checkpoint(path)["step"] if path.is_file() else 0
     if done: raise ValueError(f"save_model_path: {path} holds a training of {done:,} steps; go on with it by --resume, or name another folder")
     state = TrainState(config, device)
-    save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
+    if ranks()[0] == 0: save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
     return state
 
 # %% ../nbs/02_train.ipynb #596662bc
@@ -264,22 +311,26 @@ def train(config: TrainConfig = PRESETS["small"],
     progress: bool = True # show the bar
     ) -> TrainState: # trained; its checkpoint is written
     "Train, or go on training, and leave a checkpoint and a log."
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device, (rank, world) = my_device(device), ranks()
     folder = Path(save_model_path); path = folder / "ddpm_mnist.pth"
-    state = begin(config, path, resume, device)
-    data = (mnist_tensor(device=device)[0] if data is None else data).to(device)
-    steps = -(-len(data) // config.batch_size); total = steps * config.epochs
-    saved = started = time.monotonic()
-    with stop_between_steps() as asked, tqdm(total=total * config.batch_size, initial=state.step * config.batch_size, unit="img", unit_scale=True,
-                                             mininterval=1, disable=not progress, desc="training") as bar:
-        while state.step < min(total, max_steps or total) and not asked:
-            state.epoch_loss += train_step(state, data, total).item()
-            now = time.monotonic(); state.epoch_seconds += now - started; started = now
-            bar.set_postfix(loss=f"{state.epoch_loss / ((state.step - 1) % steps + 1):.4f}", refresh=False); bar.update(config.batch_size)
-            if state.step % steps == 0: end_epoch(state, len(data), folder)
-            if state.step % steps == 0 or now - saved > save_every: save_atomic(pack(state), path); saved = now
-        save_atomic(pack(state), path)
-    if asked: raise KeyboardInterrupt
+    with all_ranks(device), stop_between_steps() as asked:
+        state = begin(config, path, resume, device)
+        if world > 1: state.network = DistributedDataParallel(state.model)
+        data = (mnist_tensor(device=device)[0] if data is None else data).to(device)
+        steps = -(-len(data) // config.batch_size); total = steps * config.epochs
+        saved = started = time.monotonic()
+        with tqdm(total=total * config.batch_size, initial=state.step * config.batch_size, unit="img", unit_scale=True,
+                  mininterval=1, disable=not progress or rank > 0, desc="training") as bar:
+            stop = False
+            while state.step < min(total, max_steps or total) and not stop:
+                loss, stop = agree(train_step(state, data, total), asked)
+                state.epoch_loss += loss
+                now = time.monotonic(); state.epoch_seconds += now - started; started = now
+                bar.set_postfix(loss=f"{state.epoch_loss / ((state.step - 1) % steps + 1):.4f}", refresh=False); bar.update(config.batch_size)
+                if state.step % steps == 0: end_epoch(state, len(data), folder)
+                if rank == 0 and (state.step % steps == 0 or now - saved > save_every): save_atomic(pack(state), path); saved = now
+        if rank == 0: save_atomic(pack(state), path)
+    if stop: raise KeyboardInterrupt
     return state
 
 # %% ../nbs/02_train.ipynb #1300b2f7
@@ -309,10 +360,12 @@ def main(preset: str = "small", # settings to start from: reference, small or ti
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
     "Train the diffusion model on MNIST."
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 # `torchrun` starts all ranks anew when one of them died
+    resume = resume or again and (Path(save_model_path) / "ddpm_mnist.pth").is_file()
     if preset not in PRESETS: sys.exit(f"ddpm_train: preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
     given = {k: v for k, v in dict(base_ch=base_ch, schedule=schedule, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema, warmup=warmup,
                                    clip=clip, precision=precision, seed=seed).items() if v is not None}
     try: state = train(replace(PRESETS[preset], **given), save_model_path=save_model_path, resume=resume, device=device)
     except (ValueError, OSError) as e: sys.exit(f"ddpm_train: {e}")
     except KeyboardInterrupt: sys.exit(f"stopped; continue with the same command and --resume")
-    print(f"{state.step:,} steps, loss {state.log[-1]['loss']:.4f}; checkpoint: {Path(save_model_path) / 'ddpm_mnist.pth'}, log: {Path(save_model_path) / 'log.jsonl'}")
+    if ranks()[0] == 0: print(f"{state.step:,} steps, loss {state.log[-1]['loss']:.4f}; checkpoint: {Path(save_model_path) / 'ddpm_mnist.pth'}, log: {Path(save_model_path) / 'log.jsonl'}")
