@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIDENT', 'real_digits', 'check_pictures', 'one_channel', 'conv_block', 'DigitClassifier', 'random_affine',
-           'train_digit_classifier', 'run_info', 'write_json', 'state_hash', 'accuracy', 'load_weights',
+           'train_digit_classifier', 'accuracy', 'run_info', 'write_json', 'state_hash', 'load_weights',
            'digit_classifier', 'confidence']
 
 # %% ../nbs/04_classifier.ipynb #fedf9f8b
@@ -98,6 +98,12 @@ def train_digit_classifier(epochs: int = 8, seed: int = 0, batch_size: int = 128
     model.feature_std.copy_(torch.where(std > 0, std, 1.)) # a map that never fires has no spread to divide by
     return model
 
+# %% ../nbs/04_classifier.ipynb #4f3c8930
+def accuracy(model: DigitClassifier) -> float: # share of the 10,000 test digits
+    "How many test digits the classifier names rightly."
+    x, y = real_digits(False)
+    with torch.no_grad(): return (torch.cat([model(b) for b in x.split(500)]).argmax(1) == y).float().mean().item()
+
 # %% ../nbs/04_classifier.ipynb #e7313d58
 def run_info(command: str, # as typed
     **more # seeds, seconds, settings
@@ -106,7 +112,7 @@ def run_info(command: str, # as typed
     def git(*args):
         try: return subprocess.run(["git", *args], capture_output=True, text=True, check=True, cwd=ASSETS.parent).stdout.strip()
         except (OSError, subprocess.CalledProcessError): return ""
-    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ".")) # "+": changed since that commit
+    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results")) # "+": changed since that commit
     about = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     cpu = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.machine())
     return dict(command=command, commit=commit or "not from a checkout", machine=f"{cpu}, {os.cpu_count()} cores", torch=torch.__version__,
@@ -123,12 +129,6 @@ def state_hash(state: dict) -> str: # 12 hexadecimal digits
     h = hashlib.sha256()
     for name in sorted(state): h.update(name.encode()); h.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:12]
-
-# %% ../nbs/04_classifier.ipynb #4f3c8930
-def accuracy(model: DigitClassifier) -> float: # share of the 10,000 test digits
-    "How many test digits the classifier names rightly."
-    x, y = real_digits(False)
-    with torch.no_grad(): return (torch.cat([model(b) for b in x.split(500)]).argmax(1) == y).float().mean().item()
 
 # %% ../nbs/04_classifier.ipynb #df4b5420
 def load_weights(path) -> dict: # names to tensors

@@ -29,7 +29,7 @@ from .classifier import (CONFIDENT, accuracy, check_pictures, confidence, digit_
 from .data import ASSETS, cache_dir, replacing
 from .sample import SAMPLERS, ddpm_sample
 from .scheduler import NoiseScheduler
-from .train import load_model
+from .train import load_model, my_device
 
 # %% ../nbs/04_fid_analysis.ipynb #e29b2cdd
 def covariance_factor(sigma: np.ndarray # (d, d), symmetric, no negative eigenvalues beyond rounding
@@ -334,7 +334,7 @@ def ddpm_fid(folder: str, # folder of PNGs
     ):
     "FID of a folder of generated digits, with its floor."
     try:
-        result = evaluate_samples(folder_batches(folder, n), load_extractor(extractor, weights, device), reference, not no_floor)
+        result = evaluate_samples(folder_batches(folder, n), load_extractor(extractor, weights, my_device(device)), reference, not no_floor)
         if json: write_json(json, result | {"run": run_info(f"ddpm_fid {Path(folder).name} --extractor {extractor} --reference {Path(reference).name}")})
     except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_fid: {e}")
     print(report(result))
@@ -345,14 +345,16 @@ WAYS = {"rebuilt": "DDPM on a new schedule of T' steps with the same beta limits
 
 def study_scheduler(scheduler: NoiseScheduler, # the trained one
     steps: int, # T'
-    way: str) -> NoiseScheduler:
+    way: str # one of `WAYS`
+    ) -> NoiseScheduler:
     "The schedule to sample with; ValueError for an unknown way, or more respaced steps than were trained."
     if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected some of {', '.join(WAYS)}")
     if way != "rebuilt": return scheduler.respace(steps)
     return NoiseScheduler(**{**scheduler.config, "num_timesteps": steps, "timesteps": None}, device=scheduler.betas.device)
 
 # %% ../nbs/04_fid_analysis.ipynb #43b4a3ef
-def open_study(path: Path, same: dict, # what decides the numbers
+def open_study(path: Path, # of the JSON file
+    same: dict, # what decides the numbers
     more: dict) -> dict: # a study with its runs so far
     "A study to go on with, or a new one; ValueError if the file holds another."
     study = json.loads(path.read_text(encoding="utf8")) if path.exists() else same | more | dict(runs=[])
@@ -381,7 +383,7 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
         start = time.time(); x = sampler(model, schedules[way, T], n, seed=seed, batch_size=batch_size, progress=False,
                                         new_step=SAMPLERS.get(way, SAMPLERS["ddpm"]))
         run = dict(way=way, steps=T, seed=seed, fid=round(fid(feature_stats(quantise(x.cpu()), extractor), ref), 4), seconds=round(time.time() - start, 1))
-        study["runs"].append(run); study["run"] = run_info(command); write_json(path, study)
+        study["runs"].append(run | dict(run=run_info(command))); write_json(path, study)
     return study
 
 # %% ../nbs/04_fid_analysis.ipynb #636a26fe
@@ -397,7 +399,7 @@ def study_table(study: dict) -> str: # markdown
 # %% ../nbs/04_fid_analysis.ipynb #6ba3edfe
 @call_parse
 def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
-    steps: str = "5,10,20,50,100,300,800", # the numbers of timesteps T'
+    steps: str = "5,10,20,50,100,300,800,1000,1300", # the numbers of timesteps T'; respaced, as far as there are trained ones
     seeds: str = "0,1,2", # the runs of each
     n: int = 10000, # images a run
     ways: str = "rebuilt,respaced,ddim,dpm_solver", # how T' steps are made, see `WAYS`
@@ -411,8 +413,8 @@ def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
         numbers = lambda name, text: [int(v) if v.strip().isdigit() else sys.exit(f"ddpm_study: {name}: got {text!r}, expected numbers and commas")
                                       for v in text.split(",")]
         command = f"ddpm_study --model {Path(model).name} --steps {steps} --seeds {seeds} --n {n} --ways {ways} --extractor {extractor}"
-        study = timestep_study(*load_model(model, device), numbers("steps", steps), numbers("seeds", seeds), n, output, ways.split(","),
-                               load_extractor(extractor, device=device), batch_size=batch_size, command=command)
+        study = timestep_study(*load_model(model, my_device(device)), numbers("steps", steps), numbers("seeds", seeds), n, output, ways.split(","),
+                               load_extractor(extractor, device=my_device(device)), batch_size=batch_size, command=command)
     except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {e}")
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     print(f"{study_table(study)}\nfloor {study['floor']:.2f}; n = {study['n']:,}: about {study['chance']:.2f} by chance alone; kept in {output}")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'ddpm_step', 'predict_noise', 'warn_if_untrained', 'reverse_process', 'image_noise', 'ddpm_sample',
-           'ddim_step', 'ddim_invert', 'dpm_solver_step', 'ddim_sample', 'dpm_solver_sample', 'process_figure',
-           'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
+           'ddim_step', 'ddim_invert', 'dpm_solver_step', 'respaced', 'ddim_sample', 'dpm_solver_sample',
+           'process_figure', 'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
 
 # %% ../nbs/03_sample.ipynb #44cc4c3a
 import json, sys, warnings
@@ -46,12 +46,15 @@ def predict_noise(model, scheduler: NoiseScheduler, xt: torch.Tensor, # state (B
     trained_t = torch.full((len(xt),), scheduler.timesteps[t], device=xt.device)
     with autocast(xt.device, precision): return model(xt, trained_t).float()
 
-def warn_if_untrained(model, scheduler: NoiseScheduler):
-    "Say so, once, if the network was trained on another schedule than the one that is sampled with."
-    trained, given = getattr(model, "trained_on", None), {k: v for k, v in scheduler.config.items() if k != "timesteps"}
-    differ = [f"{k} {v} and is sampled with {given[k]}" for k, v in (trained or {}).items() if k in given and given[k] != v]
-    if differ: warnings.warn(f"the network was trained with {'; '.join(differ)}: it is told another noise than there is; "
-                             f"for other numbers of steps use respace(n) of the trained scheduler, which load_model returns", stacklevel=2)
+def warn_if_untrained(model, scheduler: NoiseScheduler): # as in `reverse_process`
+    "Say so, once, if the network was trained with another alpha_bar at these steps than it is sampled with."
+    trained = getattr(model, "trained_on", None)
+    if trained is None: return
+    own, steps = NoiseScheduler(**{**trained, "timesteps": None}).alpha_bars, scheduler.timesteps
+    if steps[-1] < len(own) and torch.allclose(own[steps], scheduler.alpha_bars.cpu().float(), rtol=1e-3): return
+    differ = [f"{k} {v} and is sampled with {scheduler.config[k]}" for k, v in trained.items() if k != "timesteps" and scheduler.config.get(k) != v]
+    warnings.warn(f"the network was trained with {'; '.join(differ) or 'another alpha_bar than it is sampled with'}: it is told another noise than there is; "
+                  "for other numbers of steps use respace(n) of the trained scheduler, which load_model returns")
 
 # %% ../nbs/03_sample.ipynb #79ebd25c
 @torch.no_grad()
@@ -122,7 +125,7 @@ def ddim_invert(model, scheduler: NoiseScheduler, # as in `reverse_process`
     precision: str = "auto"
     ) -> torch.Tensor: # x_T: the noise from which `ddim_step` with eta = 0 draws them
     "Song et al. 2021, eq. (12) with sigma = 0, walked from the digit to the noise."
-    check_images(x0, "x0")
+    check_images(x0, "x0"); warn_if_untrained(model, scheduler)
     x, alpha_bar = x0, torch.ones_like(scheduler.alpha_bars[0])
     for t in range(scheduler.num_timesteps):
         eps = predict_noise(model, scheduler, x, max(t - 1, 0), precision) # the level that x has; the clean digit gets the lowest there is
@@ -148,22 +151,27 @@ def dpm_solver_step() -> Callable: # a step with a memory of one answer: a new o
 # %% ../nbs/03_sample.ipynb #e80e4414
 SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, dpm_solver=dpm_solver_step) # makers of steps
 
+def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform") -> NoiseScheduler:
+    "`respace`, with an error that names `steps`."
+    if not 1 <= steps <= scheduler.num_timesteps: raise ValueError(f"steps: got {steps}, expected 1 to {scheduler.num_timesteps}, the number of trained steps")
+    return scheduler.respace(steps, spacing)
+
 def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     steps: int = 50, eta: float = 0.0, # network calls; see `ddim_step`
-    seed: int | None = None, spacing: str = "uniform", # as in `ddpm_sample` and `respace`
-    **options # batch_size, device, progress, first: as in `ddpm_sample`
+    seed: int | None = None, batch_size: int = 256, device=None, progress: bool = True, first: int = 0, # as in `ddpm_sample`
+    spacing: str = "uniform" # see `spaced_timesteps`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
     "Draw images in few steps (Song et al. 2021)."
     if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (DDPM)")
-    return ddpm_sample(model, scheduler.respace(steps, spacing), n, seed, new_step=lambda: partial(ddim_step, eta=eta), **options)
+    return ddpm_sample(model, respaced(scheduler, steps, spacing), n, seed, batch_size, device, progress, first, lambda: partial(ddim_step, eta=eta))
 
 def dpm_solver_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     steps: int = 20, # network calls
-    seed: int | None = None, spacing: str = "uniform", # as in `ddpm_sample` and `respace`
-    **options # batch_size, device, progress, first: as in `ddpm_sample`
+    seed: int | None = None, batch_size: int = 256, device=None, progress: bool = True, first: int = 0, # as in `ddpm_sample`
+    spacing: str = "uniform" # see `spaced_timesteps`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
     "Draw images in very few steps (Lu et al. 2022, DPM-Solver++(2M))."
-    return ddpm_sample(model, scheduler.respace(steps, spacing), n, seed, new_step=dpm_solver_step, **options)
+    return ddpm_sample(model, respaced(scheduler, steps, spacing), n, seed, batch_size, device, progress, first, dpm_solver_step)
 
 # %% ../nbs/03_sample.ipynb #a4f0a350
 def process_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
@@ -194,14 +202,15 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     "Both chains: the forward process above, from a digit to noise; the reverse process below, from noise to a digit."
     T = scheduler.num_timesteps
     ts = [-1, *(round((T - 1) * f) for f in (0.15, 0.35, 0.6, 1))]
-    noise = next(image_noise(seed, [0]))
+    device = scheduler.betas.device
+    x0, noise = x0.to(device), next(image_noise(seed, [0], device=device))
     forward = [x0[None] if t < 0 else scheduler.add_noise(x0[None], noise, t) for t in ts]
-    seen = {t: xt for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, [0])) if t in ts}
+    seen = {t: xt for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, [0], device=device)) if t in ts}
     fig, axes = plt.subplots(2, 5, figsize=(9, 3.9))
     fig.subplots_adjust(wspace=0.85, hspace=0.55, left=0.02, right=0.98, top=0.86, bottom=0.06)
     for r, (row, way, label) in enumerate([(forward, "->", r"$q(x_t\,|\,x_{t-1})$"), ([seen[t] for t in ts], "<-", r"$p_\theta(x_{t-1}\,|\,x_t)$")]):
         for i, (ax, state) in enumerate(zip(axes[r], row)):
-            ax.imshow(to_unit(state)[0, 0], cmap="gray", vmin=0, vmax=1); ax.axis("off")
+            ax.imshow(to_unit(state)[0, 0].cpu(), cmap="gray", vmin=0, vmax=1); ax.axis("off")
             ax.set_title("$x_0$, the digit" if ts[i] < 0 else f"$x_{{{scheduler.timesteps[ts[i]]}}}$", fontsize=10)
             if i < 4:
                 ax.annotate("", (1.78, 0.5), (1.07, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
@@ -251,11 +260,13 @@ def sample_to_folder(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     rank, world = ranks() # under torchrun each process draws its share of the batches
     batches = [b for b in batches[rank::world] if not all(path(i).exists() for i in b)] # a batch is redrawn whole, so that rounding is the same too
-    with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress or rank > 0) as bar:
-        for batch in batches:
-            for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, (3, 28, 28), scheduler.betas.device), SAMPLERS[sampler]()): bar.update(t >= 0)
-            for i, x in zip(batch, to_unit(xt).cpu()):
-                if not path(i).exists(): save_png(x, path(i))
+    with all_ranks(scheduler.betas.device):
+        with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress or rank > 0) as bar:
+            for batch in batches:
+                for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, (3, 28, 28), scheduler.betas.device), SAMPLERS[sampler]()): bar.update(t >= 0)
+                for i, x in zip(batch, to_unit(xt).cpu()):
+                    if not path(i).exists(): save_png(x, path(i))
+        if dist.is_initialized(): dist.barrier() # the folder is whole when this returns
     return folder
 
 # %% ../nbs/03_sample.ipynb #c34a0aaf
@@ -277,13 +288,10 @@ def main(n_samples: int = 64, # images to draw
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
     "Draw digits: PNGs, a grid and a picture of the process."
-    device = my_device(device)
     try:
-        net, scheduler = load_model(model, device)
-        scheduler = scheduler.respace(steps)
-        with all_ranks(device):
-            folder = sample_to_folder(net, scheduler, n_samples, output_dir, seed, batch_size, Path(model).stem, sampler=sampler)
-            if dist.is_initialized(): dist.barrier() # until the others have drawn theirs
+        net, scheduler = load_model(model, my_device(device))
+        scheduler = respaced(scheduler, steps)
+        folder = sample_to_folder(net, scheduler, n_samples, output_dir, seed, batch_size, Path(model).stem, sampler=sampler)
     except (ValueError, OSError) as e: sys.exit(f"ddpm_sample: {e}")
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     if ranks()[0] > 0: return

@@ -1,5 +1,6 @@
 "`ddpm_fid` as a user meets it: another process, its exit code, what it prints and what it leaves."
 import json, subprocess, sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -8,7 +9,7 @@ from ddpm_mnist.data import mnist_dataset
 
 
 def ddpm_fid(*args):
-    return subprocess.run([sys.executable, "-c", "from ddpm_mnist.fid_analysis import ddpm_fid; ddpm_fid()", *map(str, args)], capture_output=True, text=True, timeout=600)
+    return subprocess.run([str(Path(sys.executable).with_name("ddpm_fid")), *map(str, args)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 import multiprocessing, os, random, resource, signal, subprocess, sys, time
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = "" # bit for bit is promised on the CPU, and a process that uses CUDA cannot be forked
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -20,8 +22,10 @@ def run(function, *args):
 
 def wait_for(condition, child, seconds=120):
     until = time.monotonic() + seconds
-    while not condition():
-        assert child.is_alive(), "ended before it could be stopped: give it more to do"
+    while True:
+        alive = child.is_alive()
+        if condition(): return
+        assert alive, "ended before it could be stopped: give it more to do"
         assert time.monotonic() < until, "never got there"
         time.sleep(0.005)
 
@@ -42,21 +46,24 @@ def digits(): return mnist_tensor(train=False)[0][:3200].contiguous()
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory): # a training of 400 steps that was left alone
-    folder = tmp_path_factory.mktemp("whole")
+    folder, start = tmp_path_factory.mktemp("whole"), time.monotonic()
     train_on(digits, folder, False)
-    return folder
+    return folder, (time.monotonic() - start) / 400 # seconds a step, its save included
 
 def test_training_killed_thirty_times(digits, whole, tmp_path):
-    checkpoint, moments, kills = tmp_path / "ddpm_mnist.pth", random.Random(0), 0
-    while kills < 30:
+    checkpoint, moments = tmp_path / "ddpm_mnist.pth", random.Random(0)
+    for kill in range(30):
+        before = step_of(checkpoint)
         child = run(train_on, digits, tmp_path, checkpoint.exists())
-        time.sleep(moments.uniform(0.02, 0.35)) # a checkpoint is written after every step: many of these are inside a save
-        assert child.is_alive(), f"finished after {kills} kills: give it more to do"
-        child.kill(); child.join(); kills += 1
+        if kill % 3: wait_for(lambda: step_of(checkpoint) > before, child) # every third is killed while it starts
+        time.sleep(moments.uniform(0, 4 * whole[1])) # a checkpoint is written after every step: many of these are inside a save
+        assert child.is_alive(), "ended before it could be stopped: give it more to do"
+        child.kill(); child.join()
         if checkpoint.exists(): load_checkpoint(checkpoint)
-    assert 20 < step_of(checkpoint) < 400
+    assert 20 <= step_of(checkpoint) < 400
     train_on(digits, tmp_path, True)
-    same_training(whole, tmp_path)
+    same_training(whole[0], tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["ddpm_mnist.pth", "log.jsonl"] # what was half-written is swept away
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_says_so(digits, whole, tmp_path, how):
@@ -70,7 +77,7 @@ def test_asked_to_stop_it_saves_and_says_so(digits, whole, tmp_path, how):
     step = step_of(tmp_path / "ddpm_mnist.pth")
     assert 0 < step < 400
     subprocess.run([sys.executable, "-c", program, str(tmp_path), "resume"], check=True, capture_output=True)
-    same_training(whole, tmp_path)
+    same_training(whole[0], tmp_path)
 
 def test_a_full_disk_leaves_the_last_checkpoint(digits, tmp_path):
     train(PRESETS["tiny"], digits, tmp_path, max_steps=3, progress=False)
