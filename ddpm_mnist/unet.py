@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['time_embedding', 'pixel_sum', 'group_mean', 'affine', 'GroupNormSiLU', 'NormSiLU', 'ResidualBlock', 'DownBlock',
-           'UpBlock', 'UNet', 'layer_shapes']
+           'UpBlock', 'check_state', 'UNet', 'layer_shapes']
 
 # %% ../nbs/01_unet.ipynb #f2c6ead7
 import math
@@ -96,6 +96,20 @@ class UpBlock(nn.Module):
         x = self.up(F.interpolate(x, scale_factor=2, mode="nearest"))
         return self.res2(self.res1(torch.cat([x, skip], dim=1), emb), emb)
 
+# %% ../nbs/01_unet.ipynb #63d931c3
+def check_state(xt, t, # what the network is called with
+    in_ch: int, side: int # channels it takes; a divisor of the sides it takes
+    ):
+    "ValueError unless xt is a float (B, in_ch, H, W) with sides the network can halve, and t is (B,)."
+    if xt.ndim != 4 or xt.shape[1] != in_ch: raise ValueError(f"xt: got shape {tuple(xt.shape)}, expected (B, {in_ch}, H, W)")
+    if xt.device.type == "cpu" and torch.isnan(xt).any(): # on a GPU the look would wait for the picture
+        raise ValueError(f"xt: holds {int(torch.isnan(xt).sum())} NaN of {xt.numel()} values; look at where it was computed")
+    if not xt.is_floating_point(): raise ValueError(f"xt: got {xt.dtype}, expected floating point in about [-1, 1]")
+    if xt.shape[2] % side or xt.shape[3] % side: raise ValueError(f"xt: got sides {tuple(xt.shape[2:])}, expected multiples of {side}; pad or resize the pictures")
+    if not torch.is_tensor(t): raise ValueError(f"t: got {type(t).__name__}, expected an int64 tensor ({len(xt)},), one step an image")
+    if t.is_floating_point() or t.is_complex(): raise ValueError(f"t: got {t.dtype}, expected int64 steps of the trained schedule")
+    if t.shape != xt.shape[:1]: raise ValueError(f"t: got shape {tuple(t.shape)}, expected ({len(xt)},), one step an image")
+
 # %% ../nbs/01_unet.ipynb #f2ae48e5
 class UNet(nn.Module):
     "The time-conditioned U-Net: `model(xt, t)` is the predicted noise, in the shape of `xt`."
@@ -121,23 +135,11 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(UpBlock(i, o, o, *args) for i, o in zip(widths[:0:-1], outer[::-1]))
         self.head = nn.Sequential(NormSiLU(num_groups, widths[0]), nn.Conv2d(widths[0], in_ch, 3, padding=1))
 
-    def check(self, xt, t):
-        "ValueError unless xt is a float (B, in_ch, H, W) with sides the network can halve, and t is (B,)."
-        side = 2 ** len(self.downs)
-        if xt.ndim != 4 or xt.shape[1] != self.config["in_ch"]: raise ValueError(f"xt: got shape {tuple(xt.shape)}, expected (B, {self.config['in_ch']}, H, W)")
-        if xt.device.type == "cpu" and torch.isnan(xt).any(): # on a GPU the look would wait for the picture
-            raise ValueError(f"xt: holds {int(torch.isnan(xt).sum())} NaN of {xt.numel()} values; look at where it was computed")
-        if not xt.is_floating_point(): raise ValueError(f"xt: got {xt.dtype}, expected floating point in about [-1, 1]")
-        if xt.shape[2] % side or xt.shape[3] % side: raise ValueError(f"xt: got sides {tuple(xt.shape[2:])}, expected multiples of {side}; pad or resize the pictures")
-        if not torch.is_tensor(t): raise ValueError(f"t: got {type(t).__name__}, expected an int64 tensor ({len(xt)},), one step an image")
-        if t.is_floating_point() or t.is_complex(): raise ValueError(f"t: got {t.dtype}, expected int64 steps of the trained schedule")
-        if t.shape != xt.shape[:1]: raise ValueError(f"t: got shape {tuple(t.shape)}, expected ({len(xt)},), one step an image")
-
     def forward(self,
         xt: torch.Tensor, # state (B, in_ch, H, W)
         t: torch.Tensor # step of the trained schedule, (B,)
         ) -> torch.Tensor: # predicted noise, shape of xt
-        self.check(xt, t)
+        check_state(xt, t, self.config["in_ch"], 2 ** len(self.downs))
         emb = self.time_mlp(time_embedding(t, self.config["time_emb_dim"]))
         with torch.autocast(xt.device.type, enabled=False): h = self.stem(xt.float()).to(emb.dtype) # see below
         skips = []
