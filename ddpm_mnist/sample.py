@@ -79,7 +79,8 @@ def image_noise(seed: int, indices, # which images of this seed
     device="cpu"): # yields standard normals (len(indices), *shape) without end
     "Noise for some images of a seed; what an image gets does not depend on the others."
     streams = [stream(seed, 2, i) for i in indices]
-    while True: yield torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device)
+    while True: # in the network's own layout: mixing layouts makes each sum and product several times slower
+        yield torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/03_sample.ipynb #fcbd6ac9
 def ddpm_sample(model, # from `load_model`, or called alike
