@@ -68,11 +68,11 @@ def main(checkpoint: str, # what `ddpm_train` left
     train_commit: str = "" # at which it ran
     ):
     "Ship the averaged weights, draw and measure digits, write results/NAME.json, results/NAME_samples.npz and the model card."
+    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --steps {steps} --n {n} --seed {seed}", seed=seed) # before anything is written: the commit is that of the code
     ship_weights(checkpoint, ASSETS / "models" / f"{name}.pth")
     model, scheduler = load_model(name)
     folder = sample_to_folder(model, scheduler.respace(steps), n, folder or f"img_gen/{name}", seed, batch_size, name)
     measured = evaluate_samples(images_of(folder, n))
-    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --steps {steps} --n {n} --seed {seed}", seed=seed)
     write_json(Path("results") / f"{name}.json", dict(model=name, sampler="ddpm", steps=steps, **measured, run=run))
     save_samples(images_of(folder, n), Path("results") / f"{name}_samples.npz")
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")
