@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .data import replacing, show_images, sweep, to_unit
 from .scheduler import NoiseScheduler, check_images
-from .train import all_ranks, autocast, load_model, my_device, ranks, stream
+from .train import all_ranks, autocast, load_model, my_device, ranks, speed_up, stream
 
 # %% ../nbs/03_sample.ipynb #9d004484
 def ddpm_step(scheduler: NoiseScheduler,
@@ -43,7 +43,7 @@ def predict_noise(model, scheduler: NoiseScheduler, xt: torch.Tensor, # state (B
     precision: str = "auto" # number format of the network, see `autocast`
     ) -> torch.Tensor: # float32, shape of xt
     "What the network answers, told the trained step."
-    trained_t = torch.full((len(xt),), scheduler.timesteps[t], device=xt.device)
+    trained_t = torch.full((1,), scheduler.timesteps[t], device=xt.device) # one for all images: its way through the network is made once
     with autocast(xt.device, precision): return model(xt, trained_t).float()
 
 def warn_if_untrained(model, scheduler: NoiseScheduler): # as in `reverse_process`
@@ -100,6 +100,7 @@ def ddpm_sample(model, # from `load_model`, or called alike
     if hasattr(model, "to"): model = model.to(device)
     scheduler = scheduler.to(device)
     if seed is None: seed = torch.randint(2**32, ()).item()
+    if isinstance(model, torch.nn.Module): speed_up(model, device, "auto", n * scheduler.num_timesteps)
     shape = (getattr(model, "config", {}).get("in_ch", 3), 28, 28)
     batches = [range(i, min(i + batch_size, first + n)) for i in range(first, first + n, batch_size)]
     images = []
@@ -261,6 +262,8 @@ def sample_to_folder(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     rank, world = ranks() # under torchrun each process draws its share of the batches
     batches = [b for b in batches[rank::world] if not all(path(i).exists() for i in b)] # a batch is redrawn whole, so that rounding is the same too
+    chosen = speed_up(model, scheduler.betas.device, "auto", n * scheduler.num_timesteps)
+    if progress and rank == 0: tqdm.write(f"drawing on {chosen}")
     with all_ranks(scheduler.betas.device):
         with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress or rank > 0) as bar:
             for batch in batches:

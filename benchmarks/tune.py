@@ -1,0 +1,67 @@
+"""Which settings should `small` have? Each candidate trains for as many pictures, and is measured by the digits it then draws.
+
+    python benchmarks/tune.py step_size    # results/tune_step_size.json: two candidates, twenty minutes on two quiet cores
+    python benchmarks/tune.py choices      # results/tune_choices.json: what the network says, what an error costs, schedule, average; three quarters of an hour
+
+A study that was stopped continues with the candidate it had begun. After one pass over the digits the distance says little about
+their shape: what dominates it is a grey background, which every candidate loses later.
+"""
+import copy, json, time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from fastcore.script import call_parse
+
+from ddpm_mnist.classifier import run_info, write_json
+from ddpm_mnist.data import mnist_tensor
+from ddpm_mnist.fid_analysis import evaluate_samples
+from ddpm_mnist.sample import SAMPLERS, ddpm_sample
+from ddpm_mnist.train import PRESETS, TrainState, autocast, batch_noise, ddpm_loss, ema_update, speed_up, train_step
+
+DRAWN, VALIDATION = 1_000, 2_000
+WAYS = {"ddpm 50": (50, SAMPLERS["ddpm"]), "ddpm 20": (20, SAMPLERS["ddpm"]), "ddim 20": (20, SAMPLERS["ddim"]), "dpm_solver 20": (20, SAMPLERS["dpm_solver"])}
+STUDIES = dict( # epochs, candidates: what differs from `small`; and decays of further averages, measured for the first candidate
+    step_size=(3, [dict(lr=1e-3), dict(lr=2e-3)], []),
+    choices=(2, [dict(), dict(prediction="v"), dict(prediction="v", weighting="v"), dict(weighting="min_snr"), dict(schedule="cosine"),
+                 dict(schedule="cosine", prediction="v"), dict(seed=1)], [0.0, 0.9, 0.999]))
+
+
+@torch.no_grad()
+def validation_loss(model, scheduler, x0): # of the noise, unweighted, whatever the training minimised
+    t, noise = batch_noise(1234, 0, x0.shape, scheduler.num_timesteps)
+    with autocast("cpu"): return sum(ddpm_loss(model, scheduler, *b).item() * len(b[0]) for b in zip(x0.split(250), t.split(250), noise.split(250))) / len(x0)
+
+
+def drawn(model, scheduler, way):
+    steps, new_step = WAYS[way]
+    found = evaluate_samples(ddpm_sample(model.eval(), scheduler.respace(steps), DRAWN, seed=0, batch_size=128, progress=False, new_step=new_step))
+    return dict(fid=found["fid"], confident_share=found["confident_share"])
+
+
+def measure(config, data, unseen, decays):
+    state, start = TrainState(config), time.time()
+    steps = -(-len(data) // config.batch_size) * config.epochs
+    averages = {d: copy.deepcopy(state.model).requires_grad_(False) for d in decays}
+    for step in range(steps):
+        train_step(state, data, steps)
+        for d, average in averages.items(): ema_update(average, state.model, d, step)
+    row = dict(seconds=round(time.time() - start), loss=validation_loss(state.ema, state.scheduler, unseen), drawn={way: drawn(state.ema, state.scheduler, way) for way in WAYS})
+    return row | dict(averages={d: drawn(average, state.scheduler, "ddpm 50") for d, average in averages.items()})
+
+
+@call_parse
+def main(study: str): # step_size or choices
+    "Measure every candidate of a study that is not in its file yet."
+    epochs, candidates, decays = STUDIES[study]
+    base, path = replace(PRESETS["small"], epochs=epochs, warmup=200, ema=0.99), Path(f"results/tune_{study}.json")
+    setting = json.loads(json.dumps(dict(base=asdict(base), drawn=DRAWN, validation=VALIDATION))) # as it is read back
+    done = json.loads(path.read_text()) if path.exists() else {}
+    rows = done["rows"] if {k: done.get(k) for k in setting} == setting else []
+    data, unseen = mnist_tensor()[0], mnist_tensor(train=False)[0][:VALIDATION]
+    print(speed_up(None, "cpu", base.precision, 10**9))
+    for i, c in enumerate(candidates):
+        if any(r["changed"] == c for r in rows): continue
+        run = run_info(f"python benchmarks/tune.py {study}", seed=c.get("seed", base.seed)) # before the work: the commit is that of the code
+        rows.append(dict(changed=c) | measure(replace(base, **c), data, unseen, decays if i == 0 else []) | dict(run=run)); print(rows[-1], flush=True)
+        write_json(path, setting | dict(rows=rows))
