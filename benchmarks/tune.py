@@ -1,10 +1,9 @@
 """Which settings should `small` have? Each candidate trains for as many pictures, and is measured by the digits it then draws.
 
-    python benchmarks/tune.py step_size    # results/tune_step_size.json: two candidates, twenty minutes on two quiet cores
-    python benchmarks/tune.py choices      # results/tune_choices.json: what the network says, what an error costs, schedule, average; three quarters of an hour
+    python benchmarks/tune.py      # an hour on two quiet cores; rewrites results/tune.json, and continues it if it was stopped
 
-A study that was stopped continues with the candidate it had begun. After one pass over the digits the distance says little about
-their shape: what dominates it is a grey background, which every candidate loses later.
+After one pass over the digits the distance says little about their shape: what dominates it is a grey background, which every
+candidate loses later.
 """
 import copy, json, time
 from dataclasses import asdict, replace
@@ -21,10 +20,9 @@ from ddpm_mnist.train import PRESETS, TrainState, autocast, batch_noise, ddpm_lo
 
 DRAWN, VALIDATION = 1_000, 2_000
 WAYS = {"ddpm 50": (50, SAMPLERS["ddpm"]), "ddpm 20": (20, SAMPLERS["ddpm"]), "ddim 20": (20, SAMPLERS["ddim"]), "dpm_solver 20": (20, SAMPLERS["dpm_solver"])}
-STUDIES = dict( # epochs, candidates: what differs from `small`; and decays of further averages, measured for the first candidate
-    step_size=(3, [dict(lr=1e-3), dict(lr=2e-3)], []),
-    choices=(2, [dict(), dict(prediction="v"), dict(prediction="v", weighting="v"), dict(weighting="min_snr"), dict(schedule="cosine"),
-                 dict(schedule="cosine", prediction="v"), dict(seed=1)], [0.0, 0.9, 0.999]))
+EPOCHS, AVERAGES = 2, [0.0, 0.9, 0.999] # decays of further averages, measured for the first candidate
+CANDIDATES = [dict(), dict(prediction="v"), dict(prediction="v", weighting="v"), dict(weighting="min_snr"), dict(schedule="cosine"),
+              dict(schedule="cosine", prediction="v"), dict(seed=1), dict(lr=1e-3), dict(lr=4e-3)] # what differs from `small`
 
 
 @torch.no_grad()
@@ -51,17 +49,16 @@ def measure(config, data, unseen, decays):
 
 
 @call_parse
-def main(study: str): # step_size or choices
-    "Measure every candidate of a study that is not in its file yet."
-    epochs, candidates, decays = STUDIES[study]
-    base, path = replace(PRESETS["small"], epochs=epochs, warmup=200, ema=0.99), Path(f"results/tune_{study}.json")
+def main(output: str = "results/tune.json"):
+    "Measure every candidate that is not in the file yet."
+    base, path = replace(PRESETS["small"], epochs=EPOCHS, warmup=200, ema=0.99), Path(output)
     setting = json.loads(json.dumps(dict(base=asdict(base), drawn=DRAWN, validation=VALIDATION))) # as it is read back
     done = json.loads(path.read_text()) if path.exists() else {}
     rows = done["rows"] if {k: done.get(k) for k in setting} == setting else []
     data, unseen = mnist_tensor()[0], mnist_tensor(train=False)[0][:VALIDATION]
     print(speed_up(None, "cpu", base.precision, 10**9))
-    for i, c in enumerate(candidates):
+    for i, c in enumerate(CANDIDATES):
         if any(r["changed"] == c for r in rows): continue
-        run = run_info(f"python benchmarks/tune.py {study}", seed=c.get("seed", base.seed)) # before the work: the commit is that of the code
-        rows.append(dict(changed=c) | measure(replace(base, **c), data, unseen, decays if i == 0 else []) | dict(run=run)); print(rows[-1], flush=True)
+        run = run_info("python benchmarks/tune.py", seed=c.get("seed", base.seed)) # before the work: the commit is that of the code
+        rows.append(dict(changed=c) | measure(replace(base, **c), data, unseen, AVERAGES if i == 0 else []) | dict(run=run)); print(rows[-1], flush=True)
         write_json(path, setting | dict(rows=rows))
