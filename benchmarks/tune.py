@@ -56,9 +56,9 @@ def main(output: str = "results/tune.json"):
     done = json.loads(path.read_text()) if path.exists() else {}
     rows = done["rows"] if {k: done.get(k) for k in setting} == setting else []
     data, unseen = mnist_tensor()[0], mnist_tensor(train=False)[0][:VALIDATION]
+    run = run_info("python benchmarks/tune.py") # before the work: the commit is that of the code
     print(speed_up(None, "cpu", base.precision, 10**9))
     for i, c in enumerate(CANDIDATES):
         if any(r["changed"] == c for r in rows): continue
-        run = run_info("python benchmarks/tune.py", seed=c.get("seed", base.seed)) # before the work: the commit is that of the code
-        rows.append(dict(changed=c) | measure(replace(base, **c), data, unseen, AVERAGES if i == 0 else []) | dict(run=run)); print(rows[-1], flush=True)
+        rows.append(dict(changed=c) | measure(replace(base, **c), data, unseen, AVERAGES if i == 0 else []) | dict(run=run | dict(seed=c.get("seed", base.seed)))); print(rows[-1], flush=True)
         write_json(path, setting | dict(rows=rows))
