@@ -8,7 +8,7 @@ training step has its random numbers, its optimiser, and for the report's loop i
 Arithmetic is that of the network as it is drawn, counted by PyTorch, forward once, training three times forward. Upsampling and
 convolution in one, as `UpConv` has it, needs fewer operations than the network as drawn; both numbers are kept.
 """
-import resource, statistics, subprocess, sys, time
+import statistics, subprocess, sys, time
 from contextlib import nullcontext
 
 import torch
@@ -68,7 +68,7 @@ class Report(Peer):
         for up in net.ups: up.up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(up.up.in_channels, up.up.out_channels, 3, padding=1))
         return net
     def images(self):
-        try: return next(self.batches)
+        try: return next(self.batches)[0]
         except StopIteration: self.batches = iter(DataLoader(mnist_dataset(), self.batch, shuffle=True, drop_last=True)); return next(self.batches)[0]
     def loss(self, x0):
         t, noise = torch.randint(0, T, (len(x0),), device=self.device), torch.randn_like(x0)
@@ -167,7 +167,8 @@ def peak_memory(name, *args) -> int: # MB of a process that does nothing else
 
 def peak_of(name, *args):
     c = CANDIDATES[name](*args); c.drawing(); c.training()
-    print((torch.cuda.max_memory_allocated() // 10**6) if args[-1] == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6)
+    if args[-1] == "cuda": print(torch.cuda.max_memory_allocated() // 10**6)
+    else: print(int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024 // 10**6) # Linux only
 
 
 def row(name, c, seconds, gflop, memory):

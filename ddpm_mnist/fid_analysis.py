@@ -341,7 +341,8 @@ def ddpm_fid(folder: str, # folder of PNGs
 
 # %% ../nbs/04_fid_analysis.ipynb #6424c2d4
 WAYS = {"rebuilt": "DDPM on a new schedule of T' steps with the same beta limits, as the report did", "respaced": "DDPM on T' of the trained steps, with the trained alpha_bar",
-        "ddim": "DDIM without noise on T' of the trained steps", "dpm_solver": "DPM-Solver++ on T' of the trained steps"}
+        "ddim": "DDIM without noise on T' of the trained steps", "ddim_half": "DDIM with half of DDPM's noise (eta 0.5) on T' of the trained steps",
+        "dpm_solver": "DPM-Solver++ on T' of the trained steps"}
 
 def study_scheduler(scheduler: NoiseScheduler, # the trained one
     steps: int, # T'
@@ -402,7 +403,7 @@ def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
     steps: str = "5,10,20,50,100,300,800,1000,1300", # the numbers of timesteps T'; respaced, as far as there are trained ones
     seeds: str = "0,1,2", # the runs of each
     n: int = 10000, # images a run
-    ways: str = "rebuilt,respaced,ddim,dpm_solver", # how T' steps are made, see `WAYS`
+    ways: str = "rebuilt,respaced,ddim,ddim_half,dpm_solver", # how T' steps are made, see `WAYS`
     output: str = "results/timestep_study.json", # continued if it is there
     extractor: str = "mnist", # mnist or inception
     batch_size: int = 256, # images at a time

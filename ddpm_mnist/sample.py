@@ -151,7 +151,7 @@ def dpm_solver_step() -> Callable: # a step with a memory of one answer: a new o
     return step
 
 # %% ../nbs/03_sample.ipynb #e80e4414
-SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, dpm_solver=dpm_solver_step) # makers of steps
+SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, ddim_half=lambda: partial(ddim_step, eta=0.5), dpm_solver=dpm_solver_step) # makers of steps
 
 def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform") -> NoiseScheduler:
     "`respace`, with an error that names `steps`."
@@ -287,7 +287,7 @@ def main(n_samples: int = 64, # images to draw
     output_dir: str = "./samples", # folder for 00001.png ...
     model: str = "small", # a model that ships, or a checkpoint file
     steps: int = 50, # of the reverse process, respaced from the trained ones
-    sampler: str = "ddpm", # ddpm, ddim or dpm_solver
+    sampler: str = "ddpm", # ddpm, ddim, ddim_half or dpm_solver
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):

@@ -55,7 +55,7 @@ def ddpm_loss(model, # called `model(xt, t)`
 class FromVelocity(nn.Module):
     "A network that says v, heard as one that says the noise, eq. (2)."
     def __init__(self, net: nn.Module, # says v; called `net(xt, t)`
-        scheduler: NoiseScheduler): # the trained one
+        scheduler: NoiseScheduler): # the one that `net` is trained on
         super().__init__()
         self.net, self.config = net, net.config
         for name in ("sqrt_alpha_bars", "sqrt_one_minus_alpha_bars"): self.register_buffer(name, getattr(scheduler, name).clone(), persistent=False)
@@ -172,7 +172,7 @@ def speed_up(model: nn.Module, device, precision: str, # the network, where it r
         torch.set_float32_matmul_precision("high") # TF32 for what stays float32
         if pictures >= 10_000_000: model.compile(); compiled = ", the network compiled"
     if device.type == "cpu" and dtype == torch.bfloat16 and pictures >= 200_000 and compile_loops(): compiled = ", the norms compiled"
-    return f"{device.type}, {str(dtype).removeprefix('torch.')}, channels_last{compiled}" + (f", {torch.get_num_threads()} threads" if device.type == "cpu" else "")
+    return f"{device.type}, {str(dtype).removeprefix('torch.')}{compiled}" + (f", threads: {torch.get_num_threads()}" if device.type == "cpu" else "")
 
 # %% ../nbs/02_train.ipynb #64eaa755
 def ranks() -> tuple[int, int]: # the number of this process; how many there are
@@ -221,7 +221,7 @@ def train_step(state: TrainState, # changed
     data: torch.Tensor, # all clean images (N, 3, 28, 28), in [-1, 1], on the state's device
     total: int # steps of the whole training
     ) -> torch.Tensor: # this rank's share of the loss, a scalar, left on the device; the mean over the ranks is the loss
-    "One step of Adam on eq. (1)."
+    "One step of Adam on eq. (1), weighted."
     c, device, (rank, world) = state.config, state.device, ranks()
     index = batch_indices(c.seed, state.step, len(data), c.batch_size)
     t, noise = batch_noise(c.seed, state.step, (len(index), *data.shape[1:]), c.num_timesteps, device)
@@ -280,7 +280,7 @@ def load_checkpoint(path, # a file written by `save_atomic`
 def build_model(ckpt: dict, # from `load_checkpoint`
     which: str = "weights", # or "ema"
     path="checkpoint" # its name, for messages
-    ) -> UNet: # on the device of the weights
+    ) -> nn.Module: # on the device of the weights
     "The network of a checkpoint; ValueError if weights and configuration disagree."
     model = UNet(**ckpt["unet"])
     if ckpt.get("config", {}).get("prediction") == "v": model = FromVelocity(model, NoiseScheduler(**ckpt["scheduler"]))
@@ -292,7 +292,7 @@ def build_model(ckpt: dict, # from `load_checkpoint`
 
 def load_model(path_or_name: str | Path = "small", # a checkpoint file, or the name of a model that ships with the package
     device=None # where to put it; the CPU if None
-    ) -> tuple[UNet, NoiseScheduler]: # the network, ready to sample (averaged weights if there are any), and its own schedule
+    ) -> tuple[nn.Module, NoiseScheduler]: # the network, ready to sample (averaged weights if there are any), and its own schedule
     "A trained network together with the schedule it was trained on."
     shipped = ASSETS / "models" / f"{path_or_name}.pth"
     path = shipped if shipped.is_file() else Path(path_or_name)

@@ -80,7 +80,7 @@ def compile_loops(on: bool = True # False: plain PyTorch again
     x = torch.randn(3, 5, 16, dtype=torch.bfloat16, requires_grad=True) # sizes that differ: the code is for any
     try: GroupNormSiLU.apply(x, torch.zeros(1, 16), torch.ones(16), torch.zeros(16), 8, 1e-5).sum().backward()
     except RuntimeError: vars(loops).update(LOOPS); return False
-    return on and not os.environ.get("TORCH_COMPILE_DISABLE")
+    return on and os.environ.get("TORCH_COMPILE_DISABLE", "0") != "1"
 
 # %% ../nbs/01_unet.ipynb #0beb46f5
 class ResidualBlock(nn.Module):
