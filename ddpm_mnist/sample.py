@@ -91,7 +91,8 @@ def ddpm_sample(model, # from `load_model`, or called alike
     device=None, # where to draw, and where model and scheduler are moved; None: where the scheduler is
     progress: bool = True, # show a bar of network calls
     first: int = 0, # number of the first image of this seed
-    new_step: Callable = lambda: ddpm_step # makes the rule of a step, anew for each batch
+    new_step: Callable = lambda: ddpm_step, # makes the rule of a step, anew for each batch
+    precision: str = "auto" # number format of the network; "float32" leaves everything plain, see `speed_up`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
     "Draw images as Ho et al. 2020 do (algorithm 2), or with another step; ValueError if n or batch_size is below 1."
     for name, value in (("n", n), ("batch_size", batch_size)):
@@ -100,13 +101,13 @@ def ddpm_sample(model, # from `load_model`, or called alike
     if hasattr(model, "to"): model = model.to(device)
     scheduler = scheduler.to(device)
     if seed is None: seed = torch.randint(2**32, ()).item()
-    if isinstance(model, torch.nn.Module): speed_up(model, device, "auto", n * scheduler.num_timesteps)
+    if isinstance(model, torch.nn.Module): speed_up(model, device, precision, n * scheduler.num_timesteps)
     shape = (getattr(model, "config", {}).get("in_ch", 3), 28, 28)
     batches = [range(i, min(i + batch_size, first + n)) for i in range(first, first + n, batch_size)]
     images = []
     with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress) as bar:
         for batch in batches:
-            for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, shape, device), new_step()): bar.update(t >= 0)
+            for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, shape, device), new_step(), precision): bar.update(t >= 0)
             images.append(to_unit(xt).cpu())
     return torch.cat(images)
 
