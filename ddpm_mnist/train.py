@@ -123,7 +123,8 @@ class TrainConfig:
 # %% ../nbs/02_train.ipynb #c1672fb6
 PRESETS = dict(
     reference=TrainConfig(),
-    small=TrainConfig(base_ch=32, lr=2e-3, batch_size=64, epochs=20, ema=0.999, warmup=500, lr_decay=True, clip=1.0),
+    small=TrainConfig(base_ch=32, lr=2e-3, batch_size=64, epochs=30, ema=0.999, warmup=500, lr_decay=True, clip=1.0,
+        prediction="v", weighting="min_snr"),
     tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9, warmup=2, lr_decay=True, clip=1.0, precision="float32"))
 
 # %% ../nbs/02_train.ipynb #78dfb097
