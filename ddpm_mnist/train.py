@@ -60,7 +60,9 @@ class FromVelocity(nn.Module):
         self.net, self.config = net, net.config
         for name in ("sqrt_alpha_bars", "sqrt_one_minus_alpha_bars"): self.register_buffer(name, getattr(scheduler, name).clone(), persistent=False)
 
-    def forward(self, xt, t): return at(self.sqrt_alpha_bars, t) * self.net(xt, t).float() + at(self.sqrt_one_minus_alpha_bars, t) * xt
+    @property
+    def time_shifts(self): return self.net.time_shifts # if it has them
+    def forward(self, xt, t, *shifts): return at(self.sqrt_alpha_bars, t) * self.net(xt, t, *shifts).float() + at(self.sqrt_one_minus_alpha_bars, t) * xt
 
 # %% ../nbs/02_train.ipynb #cd11797e
 def stream(seed: int, # 0 .. 2**32 - 1

@@ -100,9 +100,9 @@ class ResidualBlock(nn.Module):
         self.norm2, self.conv2 = NormSiLU(num_groups, out_ch), nn.Conv2d(out_ch, out_ch, 3, padding=1)
         self.shortcut = nn.Conv2d(in_ch, out_ch, 1) if in_ch != out_ch else nn.Identity()
 
-    def forward(self, x, emb):
+    def forward(self, x, u): # u (B or 1, out_ch): what `time` makes of z(t), see `UNet.time_shifts`
         h = self.conv1(self.norm1(x))
-        return self.shortcut(x) + self.conv2(self.norm2(h, self.time(emb)))
+        return self.shortcut(x) + self.conv2(self.norm2(h, u))
 
 # %% ../nbs/01_unet.ipynb #fca1934f
 class UpConv(nn.Conv2d):
@@ -122,8 +122,8 @@ class DownBlock(nn.Module):
         self.res2 = ResidualBlock(out_ch, out_ch, time_emb_dim, num_groups)
         self.down = nn.Conv2d(out_ch, out_ch, 3, stride=2, padding=1)
 
-    def forward(self, x, emb):
-        skip = self.res2(self.res1(x, emb), emb)
+    def forward(self, x, shifts): # an iterator over the u of this block and of those after it
+        skip = self.res2(self.res1(x, next(shifts)), next(shifts))
         return self.down(skip), skip
 
 # %% ../nbs/01_unet.ipynb #e99f090e
@@ -135,9 +135,9 @@ class UpBlock(nn.Module):
         self.res1 = ResidualBlock(out_ch + skip_ch, out_ch, time_emb_dim, num_groups)
         self.res2 = ResidualBlock(out_ch, out_ch, time_emb_dim, num_groups)
 
-    def forward(self, x, skip, emb):
+    def forward(self, x, skip, shifts): # as in `DownBlock`
         x = torch.cat([self.up(x), skip], dim=1)
-        return self.res2(self.res1(x, emb), emb)
+        return self.res2(self.res1(x, next(shifts)), next(shifts))
 
 # %% ../nbs/01_unet.ipynb #63d931c3
 def check_state(xt, t, # what the network is called with
@@ -178,19 +178,27 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(UpBlock(i, o, o, *args) for i, o in zip(widths[:0:-1], outer[::-1]))
         self.head = nn.Sequential(NormSiLU(num_groups, widths[0]), nn.Conv2d(widths[0], in_ch, 3, padding=1))
 
+    def time_shifts(self,
+        t: torch.Tensor # steps of the trained schedule (n,)
+        ) -> list: # for each residual block, in the order they run: u (n, its out_ch)
+        "What the time adds in each block: all that the network computes without the picture."
+        z = self.time_mlp(time_embedding(t, self.config["time_emb_dim"]))
+        return [block.time(z) for block in self.modules() if isinstance(block, ResidualBlock)]
+
     def forward(self,
         xt: torch.Tensor, # state (B, in_ch, H, W)
-        t: torch.Tensor # step of the trained schedule, (B,); or (1,), the same for all
+        t: torch.Tensor, # step of the trained schedule, (B,); or (1,), the same for all
+        shifts: list | None = None # `time_shifts(t)`, if it is there already
         ) -> torch.Tensor: # predicted noise, shape of xt
         check_state(xt, t, self.config["in_ch"], 2 ** len(self.downs))
-        emb = self.time_mlp(time_embedding(t, self.config["time_emb_dim"]))
-        with torch.autocast(xt.device.type, enabled=False): h = self.stem(xt.float()).to(emb.dtype) # see below
-        skips = []
+        if shifts is None: shifts = self.time_shifts(t)
+        with torch.autocast(xt.device.type, enabled=False): h = self.stem(xt.float()).to(shifts[0].dtype) # see below
+        skips, shifts = [], iter(shifts)
         for down in self.downs:
-            h, skip = down(h, emb)
+            h, skip = down(h, shifts)
             skips.append(skip)
-        for block in self.middle: h = block(h, emb)
-        for up in self.ups: h = up(h, skips.pop(), emb)
+        for block in self.middle: h = block(h, next(shifts))
+        for up in self.ups: h = up(h, skips.pop(), shifts)
         return self.head(h)
 
 # %% ../nbs/01_unet.ipynb #c8ac0e21
