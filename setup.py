@@ -14,7 +14,7 @@ setup(
     long_description_content_type='text/markdown',
     packages=find_packages(include=['ddpm_mnist*']), include_package_data=True,
     python_requires='>=' + s['min_python'], install_requires=s['requirements'].split(),
-    extras_require={'dev': s['dev_requirements'].split(), 'inception': s['inception_requirements'].split(),
+    extras_require={'dev': s['dev_requirements'].split(), 'inception': s['inception_requirements'].split(), 'teach': s['teach_requirements'].split(),
                     'bench': s['bench_requirements'].split()},
     entry_points={'console_scripts': s['console_scripts'].split(),
                   'nbdev': [f"{s['lib_name']}={s['lib_name']}._modidx:d"]},

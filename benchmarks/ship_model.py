@@ -1,20 +1,18 @@
 """From a trained checkpoint to weights that ship, with their model card. Stops and continues; everything it says is measured here.
 
-    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth --name small --steps 50 --n 10000
+    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth --name small --draws ddpm:50,ddim_half:20 --n 10000
 """
 import json
 from pathlib import Path
 
 import torch
 from fastcore.script import call_parse
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
 from ddpm_mnist.classifier import run_info, write_json
 from ddpm_mnist.data import ASSETS
-from ddpm_mnist.fid_analysis import evaluate_samples, save_samples
+from ddpm_mnist.fid_analysis import evaluate_samples, folder_batches, save_samples
 from ddpm_mnist.sample import sample_to_folder
-from ddpm_mnist.train import load_checkpoint, load_model, ship_weights
+from ddpm_mnist.train import build_model, load_checkpoint, load_model, my_device, ship_weights
 
 CARD = """# Model card: `{name}`
 
@@ -22,68 +20,77 @@ Unconditional DDPM on MNIST, 28×28 in three equal channels: `load_model("{name}
 
 | | |
 | --- | --- |
-| network | U-Net, width {base_ch}, {params:,} parameters, averaged weights (EMA {ema}) |
+| network | U-Net, width {base_ch}, {params:,} parameters, {weights} |
 | schedule | {schedule}, T = {T} |
 | data | the 60,000 training digits of MNIST (origin and licence: `MNIST/ORIGIN.txt`) |
 | licence of the weights | Apache-2.0, as the package |
-| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, cosine decay, clip {clip}, seed {seed}, {precision} |
-| time | {minutes:.0f} minutes, {rate:.0f} images/s (mean of the epochs), on {machine} while other work ran beside it |
+| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, {decay}, clip {clip}, seed {seed}, {precision}; the network says {prediction}, errors are weighted by {weighting} |
+| time | {minutes:.0f} minutes, {rate:.0f} images/s (mean of the epochs), on {train_machine} |
 | trained at commit | {train_commit} |
 
 ## Quality
 
-{n:,} digits, {steps} respaced DDPM steps, seed {sample_seed}:
+{n:,} digits, seed {sample_seed}, on respaced steps, against the training digits; extractor `{extractor}`: {protocol}.
 
-| | drawn | real test digits |
-| --- | --- | --- |
-| FID against the training digits (extractor `{extractor}`, {protocol}) | {fid} | {floor} (the floor) |
-| share that the classifier is sure of (confidence ≥ {confident_from}) | {confident_share:.1%} | {real_share:.1%} |
-| median distance to the nearest training digit | {nearest:.2f} | {real_nearest:.2f} |
+{table}
 
-Digits drawn, 0 to 9: {counts}. Of the test split: {real_counts}.
+Digits drawn with {first}, 0 to 9: {counts}. Of the test split: {real_counts}.
 
 Loss of each epoch: {losses}.
 
 ## Known failures
 
-A share of the samples is no digit: strokes that end nowhere, or halves of two digits; `04_fid_analysis` shows the worst. Nobody can ask for a particular digit. It knows MNIST and nothing else.
+A share of the samples is no digit: strokes that end nowhere, or halves of two digits; `06_models` counts and shows them. Nobody can ask for a particular digit. It knows MNIST and nothing else.
 
 Measured by `{command}`, commit {commit}, {machine}, torch {torch}, {date}. The numbers are those of `results/{name}.json`.
 """
 
 
-def images_of(folder: Path, n: int) -> torch.Tensor: # (n, 3, 28, 28) in [0, 1]
-    return torch.stack([pil_to_tensor(Image.open(folder / f"{i:05d}.png")) for i in range(1, n + 1)]).float() / 255
+ROWS = {"FID": ("fid", ".4f"), "FID, extrapolated to infinitely many digits": ("fid_infinity", ".4f"), "kernel distance": ("kid", ".5f"), "precision": ("precision", ".1%"), "recall": ("recall", ".1%"),
+        "share that the classifier is sure of (confidence ≥ {confident_from})": ("confident_share", ".1%"), "median distance to the nearest training digit": ("nearest_median", ".2f")}
+
+
+def table(draws: list[dict]) -> str: # markdown; the last column is of the real test digits
+    real = draws[0]["real"] | {"fid": draws[0]["floor"]}
+    columns = {f"{d['sampler']}, {d['steps']} calls" + (", plain weights" if d["weights"] == "weights" else ""): d for d in draws} | {"real test digits": real}
+    rows = [[name.format(**draws[0]), *(f"{c[key]:{form}}" if key in c else "–" for c in columns.values())] for name, (key, form) in ROWS.items()]
+    return "\n".join("| " + " | ".join(r) + " |" for r in [["", *columns], ["---"] * (len(columns) + 1), *rows])
 
 
 @call_parse # which runs it, when this file is the program
 def main(checkpoint: str, # what `ddpm_train` left
     name: str = "small", # of the model that ships
-    steps: int = 50, # of the reverse process
+    draws: str = "ddpm:50,ddim_half:20", # samplers and their network calls, and `:weights` for the plain weights in place of their average; the first makes the samples that are kept
     n: int = 10_000, # digits to measure
     seed: int = 0, # of the digits
     batch_size: int = 256,
     folder: str = None, # for the PNGs; a continued run finds them there
     train_command: str = "ddpm_train --preset small", # that made the checkpoint
-    train_commit: str = "" # at which it ran
+    train_commit: str = "", # at which it ran
+    train_machine: str = "" # on which it ran; this one, if nothing is said
     ):
     "Ship the averaged weights, draw and measure digits, write results/NAME.json, results/NAME_samples.npz and the model card."
-    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --steps {steps} --n {n} --seed {seed}", seed=seed) # before anything is written: the commit is that of the code
+    run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --draws {draws} --n {n} --seed {seed}", seed=seed) # before anything is written: the commit is that of the code
     ship_weights(checkpoint, ASSETS / "models" / f"{name}.pth")
-    model, scheduler = load_model(name)
-    folder = sample_to_folder(model, scheduler.respace(steps), n, folder or f"img_gen/{name}", seed, batch_size, name)
-    measured = evaluate_samples(images_of(folder, n))
-    write_json(Path("results") / f"{name}.json", dict(model=name, sampler="ddpm", steps=steps, **measured, run=run))
-    save_samples(images_of(folder, n), Path("results") / f"{name}_samples.npz")
+    device = my_device()
+    model, scheduler = load_model(name, device)
+    measured = []
+    for sampler, steps, *plain in (d.split(":") for d in draws.split(",")):
+        net = build_model(load_checkpoint(checkpoint, device), *plain).eval().requires_grad_(False) if plain else model
+        where = sample_to_folder(net, scheduler.respace(int(steps)), n, "_".join([folder or f"img_gen/{name}", sampler, steps, *plain]), seed, batch_size, name, sampler=sampler)
+        images = torch.cat(list(folder_batches(where, n)))
+        measured.append(dict(sampler=sampler, steps=int(steps), weights=(plain or ["ema"])[0]) | evaluate_samples(images))
+        if len(measured) == 1: save_samples(images, Path("results") / f"{name}_samples.npz")
+        print(json.dumps(measured[-1], indent=1))
+    write_json(Path("results") / f"{name}.json", dict(model=name, draws=measured, run=run))
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")
-    c, log, real = ckpt["config"], ckpt["log"], measured["real"]
+    c, log, first = ckpt["config"], ckpt["log"], measured[0]
     (ASSETS / "models" / f"{name}.md").write_text(CARD.format(
         name=name, params=sum(p.numel() for p in model.parameters()), T=c["num_timesteps"], step=ckpt["step"],
         minutes=sum(e["seconds"] for e in log) / 60, rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
-        steps=steps, sample_seed=seed, confident_share=measured["confident_share"], real_share=real["confident_share"],
-        nearest=measured["nearest_median"], real_nearest=real["nearest_median"], counts=", ".join(map(str, measured["class_counts"])),
-        real_counts=", ".join(map(str, real["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),
-        **{k: c[k] for k in ("base_ch", "ema", "schedule", "epochs", "lr", "batch_size", "warmup", "clip", "seed", "precision")},
-        **{k: measured[k] for k in ("n", "extractor", "protocol", "fid", "floor", "confident_from")},
-        **{k: run[k] for k in ("command", "commit", "machine", "torch", "date")}))
-    print(json.dumps(measured, indent=1))
+        weights=f"averaged weights (EMA {c['ema']})" if c["ema"] else "plain weights", decay="cosine decay" if c["lr_decay"] else "constant step size", train_machine=train_machine or run["machine"],
+        sample_seed=seed, table=table(measured), first=f"{first['sampler']}, {first['steps']} calls", counts=", ".join(map(str, first["class_counts"])),
+        real_counts=", ".join(map(str, first["real"]["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),
+        **{k: c[k] for k in ("base_ch", "schedule", "epochs", "lr", "batch_size", "warmup", "clip", "seed", "precision", "prediction", "weighting")},
+        **{k: first[k] for k in ("n", "extractor", "protocol")},
+        **{k: run[k] for k in ("command", "commit", "machine", "torch", "date")}), encoding="utf8")

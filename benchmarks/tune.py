@@ -22,7 +22,7 @@ DRAWN, VALIDATION = 1_000, 2_000
 WAYS = {"ddpm 50": (50, SAMPLERS["ddpm"]), "ddpm 20": (20, SAMPLERS["ddpm"]), "ddim 20": (20, SAMPLERS["ddim"]), "dpm_solver 20": (20, SAMPLERS["dpm_solver"])}
 EPOCHS, AVERAGES = 2, [0.0, 0.9, 0.999] # decays of further averages, measured for the first candidate
 CANDIDATES = [dict(), dict(prediction="v"), dict(prediction="v", weighting="v"), dict(weighting="min_snr"), dict(schedule="cosine"),
-              dict(schedule="cosine", prediction="v"), dict(prediction="v", weighting="min_snr"), dict(seed=1)] # what differs from `small`
+              dict(schedule="cosine", prediction="v"), dict(prediction="v", weighting="min_snr"), dict(seed=1)] # what differs from the base: `small`, made to say the noise, with equal weights
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def measure(config, data, unseen, decays):
 @call_parse
 def main(output: str = "results/tune.json"):
     "Measure every candidate that is not in the file yet."
-    base, path = replace(PRESETS["small"], epochs=EPOCHS, warmup=200, ema=0.99), Path(output)
+    base, path = replace(PRESETS["small"], prediction="eps", weighting="eps", epochs=EPOCHS, warmup=200, ema=0.99), Path(output)
     setting = json.loads(json.dumps(dict(base=asdict(base), drawn=DRAWN, validation=VALIDATION))) # as it is read back
     done = json.loads(path.read_text()) if path.exists() else {}
     rows = done["rows"] if {k: done.get(k) for k in setting} == setting else []

@@ -62,7 +62,9 @@ class FromVelocity(nn.Module):
 
     @property
     def time_shifts(self): return self.net.time_shifts # if it has them
-    def forward(self, xt, t, *shifts): return at(self.sqrt_alpha_bars, t) * self.net(xt, t, *shifts).float() + at(self.sqrt_one_minus_alpha_bars, t) * xt
+    def forward(self, xt, t, *shifts):
+        v, known = self.net(xt, t, *shifts).float(), t.clamp(max=len(self.sqrt_alpha_bars) - 1) # later steps, which nobody trained, are heard as the last
+        return at(self.sqrt_alpha_bars, known) * v + at(self.sqrt_one_minus_alpha_bars, known) * xt
 
 # %% ../nbs/02_train.ipynb #cd11797e
 def stream(seed: int, # 0 .. 2**32 - 1
@@ -125,6 +127,7 @@ class TrainConfig:
 # %% ../nbs/02_train.ipynb #c1672fb6
 PRESETS = dict(
     reference=TrainConfig(),
+    better=TrainConfig(lr=5e-4, ema=0.9999, warmup=1000, lr_decay=True, clip=1.0, prediction="v", weighting="min_snr"),
     small=TrainConfig(base_ch=32, lr=2e-3, batch_size=64, epochs=30, ema=0.999, warmup=500, lr_decay=True, clip=1.0,
         prediction="v", weighting="min_snr"),
     tiny=TrainConfig(base_ch=8, num_timesteps=50, lr=1e-3, batch_size=16, epochs=2, ema=0.9, warmup=2, lr_decay=True, clip=1.0, precision="float32"))
@@ -430,7 +433,7 @@ def ship_weights(checkpoint, # a file that `ddpm_train` wrote
 
 # %% ../nbs/02_train.ipynb #a0323b67
 @call_parse
-def main(preset: str = "small", # settings to start from: reference, small or tiny
+def main(preset: str = "small", # settings to start from: reference, better, small or tiny
     save_model_path: str = "./img_gen/", # folder of the checkpoint and the log
     resume: bool = False, # continue from the checkpoint there
     base_ch: int = None, # width of the network
