@@ -108,7 +108,7 @@ def test_one_bad_notebook_costs_its_own_row_only(tmp_path):
     hand_in(course, "prints", a, write("respace", "import time\ndef respace(alpha_bars, kept):\n    while True: print('x' * 100); time.sleep(0.01)"))
     hand_in(course, "renamed", a, name="my_solution")
     hand_in(course, "lost_a_cell", a, lambda nb: nb["cells"].remove(task(nb, "check_respace")))
-    graded = nbgrader(course, "autograde", a, "--Execute.timeout=45")
+    graded = nbgrader(course, "autograde", a, "--Execute.timeout=25")
     got = points(course, a)
     total = lambda student: sum(score for score, _ in got[student].values()) if student in got else None
     whole = sum(of for _, of in got["right"].values())
