@@ -86,7 +86,7 @@ def every_notebook_is_tested():
     return f'{len(tested)} notebooks'
 
 def modules_are_what_the_notebooks_export():
-    modules = ' '.join(sh("git ls-files ':(glob)ddpm_mnist/*.py'").split())
+    modules = ' '.join(sh("git ls-files 'ddpm_mnist/*.py'").split())
     unchanged_by(f'rm {modules} && git checkout -q ddpm_mnist/__init__.py && nbdev_export')
 
 def notebooks_are_clean(): unchanged_by('nbdev_clean')
