@@ -10,6 +10,7 @@ __all__ = ['ASSETS', 'cache_dir', 'replacing', 'sweep', 'unpack_mnist', 'mnist_t
 import gzip, hashlib, os, platform, tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ import torch
 from torchvision import datasets, transforms
 
 # %% ../nbs/00_data.ipynb #c242c955
-ASSETS = Path(__file__).parent / "assets" if "__file__" in globals() else Path("../ddpm_mnist/assets").resolve()
+ASSETS = Path(find_spec("ddpm_mnist").origin).parent / "assets"
 
 # %% ../nbs/00_data.ipynb #ba26b702
 def cache_dir() -> Path: # an existing, writable folder
