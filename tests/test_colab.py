@@ -64,9 +64,9 @@ def test_the_wheel_holds_every_file_of_the_package(wheel, tracked):
 
 
 LIKE_COLAB = """import importlib.util, pathlib
-type(get_ipython()).__str__ = lambda self: "<google.colab._shell.Shell object>"
-get_ipython().register_magic_function(lambda line: pathlib.Path("pip.txt").write_text(line, encoding="utf8"), magic_name="pip")
 pathlib.Path("package.txt").write_text(importlib.util.find_spec("ddpm_mnist").origin)
+type(get_ipython()).__str__ = lambda self: "<google.colab._shell.Shell object>"
+get_ipython().register_magic_function(lambda line, note=pathlib.Path("pip.txt"): note.write_text(line), magic_name="pip")
 del importlib, pathlib"""
 
 @pytest.fixture(scope="module")
