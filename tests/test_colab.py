@@ -5,6 +5,7 @@ import json, os, shutil, subprocess, sys, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -30,8 +31,10 @@ def installing(path):
     return f'{"#| hide" if path in LESSONS else "# Colab gets the package here; elsewhere it is there already"}\nif "google.colab" in str(get_ipython()):\n    %pip install -q "{requirement(path)}"'
 
 def write_cells(path): # the second and third cell of a notebook
-    nb = read(path)
-    for cell, text in zip(nb["cells"][1:3], (badge(path), installing(path))): cell["source"] = text.splitlines(True)
+    nb = read(path); cells = nb["cells"]
+    if not source(cells[1]).startswith(BADGE):
+        cells[1:1] = [dict(cell_type="markdown", id=token_hex(4), metadata={}), dict(cell_type="code", execution_count=None, id=token_hex(4), metadata={}, outputs=[])]
+    for cell, text in zip(cells[1:3], (badge(path), installing(path))): cell["source"] = text.splitlines(True)
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 if __name__ == "__main__":
@@ -70,21 +73,28 @@ get_ipython().register_magic_function(lambda line, note=pathlib.Path("pip.txt"):
 del importlib, pathlib"""
 
 @pytest.fixture(scope="module")
-def runs(wheel, tmp_path_factory): # of all notebooks, two at a time: {path: future of (folder, finished process)}
-    site, cache = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("cache")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel], check=True)
-    env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "MPLBACKEND")} | {"PYTHONPATH": str(site), "DDPM_MNIST_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+def site(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", folder, wheel], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(request, site, tmp_path_factory): # of the notebooks that are asked for, two at a time: {path: future of (folder, finished process)}
+    env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "MPLBACKEND")} | {"PYTHONPATH": str(site), "DDPM_MNIST_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
     def run(path):
         folder, nb = tmp_path_factory.mktemp(path.stem), read(path)
         nb["cells"].insert(0, dict(cell_type="code", id="like-colab", metadata={}, execution_count=None, outputs=[], source=LIKE_COLAB))
         (folder / path.name).write_text(json.dumps(nb), encoding="utf8")
         return folder, subprocess.run([sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", path.name], cwd=folder, env=env, capture_output=True, text=True)
-    with ThreadPoolExecutor(2) as pool: yield {path: pool.submit(run, path) for path in LESSONS + SOURCES}
+    pool = ThreadPoolExecutor(2)
+    yield {path: pool.submit(run, path) for path in [test.callspec.params["path"] for test in request.session.items if "runs" in getattr(test, "fixturenames", ())]}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("path", LESSONS + SOURCES, ids=name)
-def test_runs_from_an_empty_folder_with_the_wheel(path, runs):
+def test_runs_from_an_empty_folder_with_the_wheel(path, runs, site):
     folder, done = runs[path].result()
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "site" in Path((folder / "package.txt").read_text()).parent.parent.name # the wheel's, not the checkout's
-    assert (folder / "pip.txt").read_text(encoding="utf8") == f'install -q "{requirement(path)}"'
+    assert Path((folder / "package.txt").read_text()).is_relative_to(site), "not the wheel's package"
+    assert (folder / "pip.txt").read_text() == f'install -q "{requirement(path)}"'
