@@ -129,7 +129,7 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
     study = open_study(path, dict(model=state_hash(model.state_dict()), trained_steps=scheduler.num_timesteps, n=n,
                                   extractor=extractor.name, weights=extractor.weights, dim=extractor.dim),
                        dict(floor=round(fid(test, ref), 4), floor_chance=round(fid_bias(ref.sigma, test.n, ref.n), 4), chance=round(fid_bias(ref.sigma, n, ref.n), 4),
-                            real=likeness(some_features(extractor, "test", n), extractor, "train"), ways={k: w.text for k, w in WAYS.items()}))
+                            real=likeness(some_features(extractor, "test", n), extractor, "train"))) | dict(ways={k: w.text for k, w in WAYS.items()})
     done = {(r["way"], r["steps"], r["seed"]) for r in study["runs"]}
     for way, T, seed in tqdm([(*w, seed) for w in todo for seed in seeds if (*w, seed) not in done], disable=not progress):
         info, start = run_info(command), time.time()
