@@ -83,6 +83,7 @@ def between(low, high): return int(torch.randint(low, high + 1, (), generator=ge
 def some_betas(): return 0.05 + 0.3 * torch.rand(between(6, 9), generator=generator).sort().values # any will do for an identity
 def spread_out(v): return v[:, None, None, None] # one number a picture
 def all_different(T): return torch.randperm(T, generator=generator)[:4] # steps of four pictures
+def told_apart(want, mistakes: dict): return torch.stack([want, *mistakes.values()]).sort().values.diff().min() > 1e-3 * want # so that no mistake passes for another, or for none
 
 # %% ../nbs/07_checks.ipynb #03f2a976
 def check_alpha_bars(f): # f(betas (T,)) -> (T,)
@@ -257,8 +258,18 @@ class Recorder(nn.Module): # a network with one weight, that writes down what it
 # %% ../nbs/07_checks.ipynb #ca7e0dba
 def check_training_loss(f): # f(model, x0 (B, C, H, W), noise, t (B,), alpha_bars (T,)) -> scalar
     "The loss of Ho et al. (2020), eq. 14: how well the noise is guessed."
-    ab = (1 - some_betas()).cumprod(0); x0, noise, t, model = normal(4, 4, 4, 4), normal(4, 4, 4, 4), all_different(len(ab)), Recorder()
-    a = spread_out(ab[t]); xt = a.sqrt() * x0 + (1 - a).sqrt() * noise
+    while True: # until the known mistakes can be told apart
+        ab = (1 - some_betas()).cumprod(0); x0, noise, t, model = normal(4, 4, 4, 4), normal(4, 4, 4, 4), all_different(len(ab)), Recorder()
+        a = spread_out(ab[t]); xt = a.sqrt() * x0 + (1 - a).sqrt() * noise; guess = (model.w * xt.tanh()).detach()
+        want, mistakes = (guess - noise).square().mean(), {
+            "errors are added up, not averaged: the loss would grow with the size of the batch": (guess - noise).square().sum(),
+            "errors are added up over the pixels and averaged over the batch only: the step size would depend on the size of the pictures": (guess - noise).square().sum() / len(x0),
+            "the guess is compared with the clean picture; this network is asked for the noise": (guess - x0).square().mean(),
+            "the guess is compared with the noisy picture": (guess - xt).square().mean(),
+            "absolute errors; squared ones are asked for": (guess - noise).abs().mean(),
+            "the root of the mean square: its gradient is another one": (guess - noise).square().mean().sqrt(),
+            "errors are averaged before they are squared: positive and negative ones cancel": (guess - noise).mean().square()}
+        if told_apart(want, mistakes): break
     def asks():
         call(f, model=model, x0=x0, noise=noise, t=t, alpha_bars=ab)
         if not model.calls: raise Wrong("the network is never asked")
@@ -269,15 +280,8 @@ def check_training_loss(f): # f(model, x0 (B, C, H, W), noise, t (B,), alpha_bar
         if not torch.is_tensor(told): raise Wrong(f"the network is told a value of type {type(told).__name__}; it takes a tensor with a step for each picture")
         compare("the time that the network is told", told, t, {"the network is told a time that is off by one (too late)": t + 1, "the network is told a time that is off by one (too early)": t - 1})
     def value():
-        loss, guess = call(f, model=model, x0=x0, noise=noise, t=t, alpha_bars=ab), model(xt, t).detach()
-        compare("the loss", loss.detach() if torch.is_tensor(loss) else loss, (guess - noise).square().mean(), {
-            "errors are added up, not averaged: the loss would grow with the size of the batch": (guess - noise).square().sum(),
-            "errors are added up over the pixels and averaged over the batch only: the step size would depend on the size of the pictures": (guess - noise).square().sum() / len(x0),
-            "the guess is compared with the clean picture; this network is asked for the noise": (guess - x0).square().mean(),
-            "the guess is compared with the noisy picture": (guess - xt).square().mean(),
-            "absolute errors; squared ones are asked for": (guess - noise).abs().mean(),
-            "the root of the mean square: its gradient is another one": (guess - noise).square().mean().sqrt(),
-            "errors are averaged before they are squared: positive and negative ones cancel": (guess - noise).mean().square()})
+        loss = call(f, model=model, x0=x0, noise=noise, t=t, alpha_bars=ab)
+        compare("the loss", loss.detach() if torch.is_tensor(loss) else loss, want, mistakes)
     def learns():
         loss = f(model, x0, noise, t, ab)
         if not torch.is_tensor(loss) or not loss.requires_grad: raise Wrong("no gradient can flow back from the loss: it was cut off on the way (no_grad, detach, item)")
@@ -493,16 +497,17 @@ def check_frechet_distance(f): # f(mu1 (d,), sigma1 (d, d), mu2, sigma2: float64
         if isinstance(got, complex) or np.iscomplexobj(got): raise Wrong("the distance is complex: rounding makes an eigenvalue a little negative, and then its root is imaginary. It is a real number")
         return got
     def general():
-        while True: # until the root of each element can be taken, so that this mistake can be named
+        while True: # until the root of each element can be taken, and the known mistakes can be told apart
             m1, s1, m2, s2 = args = (*gaussian(3), *gaussian(3))
-            if (s1 @ s2).diagonal().min() > 0 and (s1 * s2).diagonal().min() > 0: break
-        compare("the distance", ask(*args), value(*args), {
-            "the mixed term counts twice": value(*args, twice=1.0), "the distance of the means is not squared": value(*args) - (m1 - m2).square().sum() + (m1 - m2).norm(), "the means are left out": value(*args) - (m1 - m2).square().sum(),
-            "the root is taken of each *element* of the product; asked for is the matrix whose square is the product": value(*args, cross=lambda a, b: (a @ b).abs().sqrt().trace()),
-            "there is no root in the mixed term": value(*args, cross=lambda a, b: (a @ b).trace()), "the matrices are multiplied element by element": value(*args, cross=lambda a, b: (a * b).abs().sqrt().trace()),
-            "the product of the roots is not the root of the product": value(*args, cross=lambda a, b: (root(a) @ root(b)).trace()), "the product is not symmetric, and `eigvalsh` takes it to be": value(*args, cross=lambda a, b: torch.linalg.eigvalsh(a @ b).clamp(min=0).sqrt().sum()),
-            "yours is the root of the distance; asked for is its square": value(*args).sqrt(), "the mixed term is the root of a determinant or of a trace; it is the trace of a root": value(*args, cross=lambda a, b: (a @ b).trace().sqrt()),
-            "only the first of the two covariances is counted": value(*args) - s2.trace(), "only the second of the two covariances is counted": value(*args) - s1.trace()})
+            want, mistakes = value(*args), {
+                "the mixed term counts twice": value(*args, twice=1.0), "the distance of the means is not squared": value(*args) - (m1 - m2).square().sum() + (m1 - m2).norm(), "the means are left out": value(*args) - (m1 - m2).square().sum(),
+                "the root is taken of each *element* of the product; asked for is the matrix whose square is the product": value(*args, cross=lambda a, b: (a @ b).abs().sqrt().trace()),
+                "there is no root in the mixed term": value(*args, cross=lambda a, b: (a @ b).trace()), "the matrices are multiplied element by element": value(*args, cross=lambda a, b: (a * b).abs().sqrt().trace()),
+                "the product of the roots is not the root of the product": value(*args, cross=lambda a, b: (root(a) @ root(b)).trace()), "the product is not symmetric, and `eigvalsh` takes it to be": value(*args, cross=lambda a, b: torch.linalg.eigvalsh(a @ b).clamp(min=0).sqrt().sum()),
+                "yours is the root of the distance; asked for is its square": value(*args).sqrt(), "the mixed term is the root of a determinant or of a trace; it is the trace of a root": value(*args, cross=lambda a, b: (a @ b).trace().sqrt()),
+                "only the first of the two covariances is counted": value(*args) - s2.trace(), "only the second of the two covariances is counted": value(*args) - s1.trace()}
+            if (s1 @ s2).diagonal().min() > 0 and (s1 * s2).diagonal().min() > 0 and told_apart(want, mistakes): break
+        compare("the distance", ask(*args), want, mistakes)
     def same():
         m, s = gaussian(4); got = float(ask(m, s, m, s))
         if not abs(got) <= 1e-6 * s.trace().item(): raise Wrong(f"a Gaussian is {got:.2g} away from itself; it should be 0")
