@@ -63,7 +63,7 @@ LOOK = r"""() => {
   const beyond = e => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e);
   const root = document.documentElement, texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), raw = [];
   while (texts.nextNode()) { const n = texts.currentNode;
-    if (/\$[^\s$][^$]*\$|\\begin|\\frac|\\\(|\\\[|\{#\w+-|(^|\s)@(eq|fig|tbl)-/.test(n.data) && !n.parentElement.closest("code, pre, script, style, .katex")) raw.push(n.data.trim().slice(0, 160)); }
+    if (/\$[^\s$][^$]*\$|\\begin|\\frac|\\\(|\\\[|\{#\w+-|(^|\s)@(eq|fig|tbl)-|\]\(/.test(n.data) && !n.parentElement.closest("code, pre, script, style, .katex")) raw.push(n.data.trim().slice(0, 160)); }
   return {
     overflow: root.scrollWidth > root.clientWidth ? [`${root.scrollWidth} > ${root.clientWidth}`, ...all("body *").filter(beyond).map(name).slice(0, 3)] : [],
     broken: [...document.images].filter(i => !i.naturalWidth).map(name), mute: [...document.images].filter(i => !i.alt.trim()).map(name),
