@@ -70,8 +70,8 @@ def run_check(task: str, *properties): # pairs: what should hold; a function tha
         except Wrong as e: words = str(e)
         except NotImplementedError: words = "nothing is written here yet"
         except Exception as e:
-            line = next((f.line for f in reversed(traceback.extract_tb(e.__traceback__)) if "ipykernel" in f.filename and f.line), None)
-            words = f"your code stopped with {type(e).__name__}: {e}" + (f", in the line: {line}" if line else "")
+            in_a_cell = [f.line for f in traceback.extract_tb(e.__traceback__) if ("ipykernel" in f.filename or "ipython-input" in f.filename) and f.line] # Jupyter's name, Colab's
+            words = f"your code stopped with {type(e).__name__}: {e}" + (f", in the line: {in_a_cell[-1]}" if in_a_cell else "")
         else: print(f"  ✓ {holds}"); continue
         print(f"  ✗ {holds}\n    {words}")
         raise Failed(words)

@@ -1,5 +1,6 @@
 "The exercises, graded by nbgrader as a teacher would, with made-up submissions."
-import json, shutil, subprocess, sys
+import html, json, re, shutil, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,25 +10,24 @@ from ddpm_mnist.data import ASSETS
 pytest.importorskip("nbgrader")
 COURSE = ASSETS / "course"
 ASSIGNMENTS = sorted(p.name for p in (COURSE / "source").iterdir())
-MUTANTS = [ # assignment, task, what is changed in the solution, into what, words of the answer
-    ("scheduler", "alpha_bars", "torch.cumprod(1 - betas, dim=0)", "1 - betas", "single steps"),
-    ("scheduler", "add_noise", "(1 - a).sqrt()", "(1 - a)", "factor of the noise is a variance"),
-    ("scheduler", "posterior", "return mean, (1 - before) / (1 - now) * betas[t]", "return mean, betas[t]", "yours is β_t"),
-    ("scheduler", "respace", "return 1 - now / before", "return now / before", "what a step leaves"),
-    ("unet", "time_embedding", "-2 * torch", "-1 * torch", "fall too slowly"),
-    ("unet", "group_norm", "unbiased=False", "unbiased=True", "n - 1"),
-    ("unet", "residual_block", "return shortcut(x) + ", "return ", "no shortcut"),
-    ("train", "training_loss", "F.mse_loss(model(xt, t), noise)", "F.mse_loss(model(xt, t), x0)", "clean picture"),
-    ("train", "training_step", "optimizer.zero_grad()\n", "pass\n", "PyTorch adds"),
-    ("train", "ema_update", "e.mul_(decay).add_(p, alpha=1 - decay)", "e.mul_(1 - decay).add_(p, alpha=decay)", "are exchanged"),
-    ("train", "velocity", "noise - (1", "noise + (1", "are added"),
-    ("sample", "predict_x0", "eps) / alpha_bars[t].sqrt()", "eps) / alpha_bars[t]", "stretched too far"),
-    ("sample", "ddpm_step", "    if t == 0: return mean\n", "", "t = 0, must return the mean"),
-    ("sample", "ddim_step", "alpha_bars[before] if before >= 0 else torch.tensor(1.0)", "alpha_bars[before]", "in Python is the *last* one"),
-    ("sample", "sample", "    model.eval()\n", "", "in training mode"),
-    ("fid", "to_uint8", ".round()", "", "cut off, not rounded"),
-    ("fid", "mean_and_covariance", "(len(features) - 1)", "len(features)", "divided by n"),
-    ("fid", "frechet_distance", "- 2 * np.sqrt", "- np.sqrt", "counts twice")]
+CHECKS = Path(__file__).parent.parent / "nbs" / "07_checks.ipynb"
+SCOPE = """import contextlib, copy, io, math
+import numpy as np, scipy.linalg, torch, torch.nn.functional as F
+from torch import nn
+from ddpm_mnist.checks import *
+def table(check, right, wrong): globals()["wrong"] = wrong
+"""
+
+
+def mutants(): # {task: (the cell of 07_checks that makes its wrong solutions, {name: words of the answer})}
+    found = {}
+    for cell in json.loads(CHECKS.read_text(encoding="utf8"))["cells"]:
+        source = "".join(cell["source"])
+        if task := re.search(r"^table\(check_(\w+)", source, re.M):
+            scope = {}; exec(SCOPE + source, scope)
+            found[task[1]] = source, {name: words for name, (_, words) in scope["wrong"].items()}
+    return found
+MUTANTS = mutants()
 
 
 def nbgrader(course, *args):
@@ -45,11 +45,20 @@ def hand_in(course, student, assignment, change=lambda nb: None, name=None):
 
 def task(nb, key): return next(c for c in nb["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == key)
 def write(key, text): return lambda nb: task(nb, key).update(source=text)
-def replace(key, old, new):
-    def change(nb):
-        source = "".join(task(nb, key)["source"]); assert source.count(old) == 1, (key, old)
-        task(nb, key)["source"] = source.replace(old, new)
-    return change
+def wrong(key, name): # the solution is the wrong one of this name; made in a scope of its own, whose names are not the student's
+    return write(key, f"scope = {{}}\nexec({SCOPE + MUTANTS[key][0]!r}, scope)\n{key} = scope['wrong'][{name!r}][0]")
+def noisy(nb):
+    for c in nb["cells"]:
+        c["source"] = "".join(c["source"]).replace("    ### BEGIN SOLUTION\n", "    import sys, warnings; warnings.warn('noisy'); print('noisy', file=sys.stderr)\n")
+def tasks(assignment):
+    nb = json.loads((COURSE / "source" / assignment / f"{assignment}.ipynb").read_text(encoding="utf8"))
+    return [k.removeprefix("check_") for c in nb["cells"] if (k := c["metadata"].get("nbgrader", {}).get("grade_id", "")).startswith("check_")]
+
+
+def mixtures(assignment): # students, each wrong in most tasks and right in the others; every wrong solution occurs once
+    of = {key: list(MUTANTS[key][1]) for key in tasks(assignment)}
+    n = max(map(len, of.values())) + 1
+    return {f"student{i}": {key: of[key][j] for k, key in enumerate(of) if (j := (i - k) % n) < len(of[key])} for i in range(n)}
 
 
 def points(course, assignment): # {student: {task: (score, of)}}
@@ -67,36 +76,46 @@ def made(folder, *assignments): # a course folder with the students' versions
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory): return made(tmp_path_factory.mktemp("course") / "course", *ASSIGNMENTS)
+def courses(tmp_path_factory): # one for each assignment, handed in and graded, two at a time
+    def graded(a):
+        course = made(tmp_path_factory.mktemp(a) / "course", a)
+        hand_in(course, "right", a)
+        hand_in(course, "untouched", a, lambda nb: nb.update(json.loads((course / "release" / a / f"{a}.ipynb").read_text(encoding="utf8"))))
+        hand_in(course, "noisy", a, noisy)
+        for student, mistakes in mixtures(a).items(): hand_in(course, student, a, lambda nb: [wrong(*m)(nb) for m in mistakes.items()])
+        done = nbgrader(course, "autograde", a)
+        assert done.returncode == 0, done.stderr[-3000:]
+        done = nbgrader(course, "generate_feedback", a)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return course
+    with ThreadPoolExecutor(2) as pool: return dict(zip(ASSIGNMENTS, pool.map(graded, ASSIGNMENTS)))
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
-def test_the_students_notebooks_are_made_from_the_sources(course, assignment):
+def test_the_students_notebooks_are_made_from_the_sources(courses, assignment):
     "If this fails: copy release/ASSIGNMENT/ASSIGNMENT.ipynb of a course folder to nbs/exercises."
     sources = lambda path: [(c["cell_type"], "".join(c["source"]), c["metadata"]) for c in json.loads(path.read_text(encoding="utf8"))["cells"]]
-    assert sources(Path(__file__).parent.parent / "nbs" / "exercises" / f"{assignment}.ipynb") == sources(course / "release" / assignment / f"{assignment}.ipynb")
+    released = courses[assignment] / "release" / assignment / f"{assignment}.ipynb"
+    assert "BEGIN SOLUTION" not in released.read_text(encoding="utf8")
+    assert sources(Path(__file__).parent.parent / "nbs" / "exercises" / f"{assignment}.ipynb") == sources(released)
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
-def test_every_row_stands_alone(course, assignment):
-    "Full marks for the solutions, warnings or not, none for the untouched notebook, and for a mistake all but the points of its task; the feedback says what the mistake is."
-    mine = [m for m in MUTANTS if m[0] == assignment]
-    hand_in(course, "right", assignment)
-    hand_in(course, "untouched", assignment, lambda nb: nb.update(json.loads((course / "release" / assignment / f"{assignment}.ipynb").read_text(encoding="utf8"))))
-    hand_in(course, "noisy", assignment, lambda nb: [task(nb, key).update(source="".join(task(nb, key)["source"]).replace("    ### BEGIN SOLUTION\n", "    import sys, warnings; warnings.warn('noisy'); print('noisy', file=sys.stderr)\n")) for _, key, *_ in mine])
-    for _, key, old, new, _ in mine: hand_in(course, f"wrong_{key}", assignment, replace(key, old, new))
-    assert "BEGIN SOLUTION" not in (course / "release" / assignment / f"{assignment}.ipynb").read_text(encoding="utf8")
-    graded = nbgrader(course, "autograde", assignment)
-    assert graded.returncode == 0, graded.stderr[-3000:]
-    got = points(course, assignment)
-    assert set(got) == {"right", "noisy", "untouched", *(f"wrong_{m[1]}" for m in mine)} and {m[1] for m in mine} == set(got["right"])
+def test_a_mistake_costs_its_task_and_nothing_else(courses, assignment):
+    "Full marks for the solutions, warnings or not, none for the untouched notebook; each wrong solution of 07_checks loses the points of its task, and the feedback says what it is."
+    got, mixed = points(courses[assignment], assignment), mixtures(assignment)
+    assert set(got) == {"right", "noisy", "untouched", *mixed} and all(set(g) == set(tasks(assignment)) for g in got.values())
+    assert {m for mistakes in mixed.values() for m in mistakes.items()} == {(key, name) for key in tasks(assignment) for name in MUTANTS[key][1]}
     for student in ("right", "noisy"): assert all(score == of > 0 for score, of in got[student].values()), got[student]
     assert all(score == 0 for score, _ in got["untouched"].values()), got["untouched"]
-    for _, key, *_ in mine: assert {k for k, (score, of) in got[f"wrong_{key}"].items() if score < of} == {key}, got[f"wrong_{key}"]
-    fed = nbgrader(course, "generate_feedback", assignment)
-    for _, key, _, _, words in mine:
-        page = course / "feedback" / f"wrong_{key}" / assignment / f"{assignment}.html"
-        assert words in page.read_text(encoding="utf8").replace("&#39;", "'"), fed.stderr[-2000:]
+    for student, mistakes in mixed.items():
+        assert {k for k, (score, of) in got[student].items() if score < of} == set(mistakes) and all(got[student][k][0] == 0 for k in mistakes), (student, mistakes, got[student])
+        page = html.unescape((courses[assignment] / "feedback" / student / assignment / f"{assignment}.html").read_text(encoding="utf8"))
+        for key, name in mistakes.items(): assert MUTANTS[key][1][name] in page, (student, key, name)
+
+
+def test_every_wrong_solution_has_a_task():
+    assert sorted(MUTANTS) == sorted(key for a in ASSIGNMENTS for key in tasks(a))
 
 
 def test_one_bad_notebook_costs_its_own_row_only(tmp_path):
