@@ -135,8 +135,9 @@ def site_builds_with_quarto():
     return check_site(root / '_docs')
 
 def install_a_browser():
-    "The tests fail without one where CI is set; a hosted runner brings Chrome, a bare Debian gets its Chromium."
-    if not any(map(shutil.which, ('chromium', 'google-chrome'))): sh('sudo=$(command -v sudo); $sudo apt-get update -q && $sudo apt-get install -qy chromium', 10)
+    "The tests fail without one, and without npm, where CI is set; a hosted runner brings both, a bare Debian gets its own."
+    missing = ['chromium'] * (not any(map(shutil.which, ('chromium', 'google-chrome')))) + ['npm'] * (bool(os.environ.get('CI')) and not shutil.which('npm'))
+    if missing: sh(f"sudo=$(command -v sudo); $sudo apt-get update -q && $sudo apt-get install -qy {' '.join(missing)}", 10)
 
 def tests_folder_passes():
     install_a_browser()

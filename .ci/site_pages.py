@@ -28,10 +28,9 @@ def exercise(source):
     "A student's notebook, as a page, with what to do with it."
     nb = json.loads(source.read_text(encoding='utf8'))
     title, description, text = re.fullmatch(r'# (.+?)\n\n> (.+?)\n\n(.*)', ''.join(nb['cells'][0]['source']), re.S).groups()
-    path = source.relative_to(root).as_posix()
-    colab = f"https://colab.research.google.com/github/{url.removeprefix('https://github.com/')}/blob/{branch}/{path}"
-    links = f'This is a notebook to work in: [open it in Colab]({colab}), or [download it]({url}/raw/{branch}/{path}).'
-    head = [dict(cell_type='raw', metadata={}, source=front_matter(title=title, description=description)), dict(cell_type='markdown', metadata={}, source=f'{links}\n\n{text}')]
+    download = f"{url}/raw/v{settings['DEFAULT']['version']}/{source.relative_to(root).as_posix()}"
+    head = [dict(cell_type='raw', metadata={}, source=front_matter(title=title, description=description)),
+            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or open it in Colab.\n\n{text}')]
     target = site / 'exercises' / source.name
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({**nb, 'cells': head + nb['cells'][1:]}, ensure_ascii=False), encoding='utf8')

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"katex": "0.16.11", "axe-core": "4.14.1"} # from npm
 CDN = f"https://cdn.jsdelivr.net/npm/katex@{PACKAGES['katex']}/" # where the site takes KaTeX from
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 WIDTHS = {"desk": dict(width=1280, height=800), "phone": dict(width=390, height=844)}
 VIEWS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
 NOT_OURS = {} # rule of axe: why a finding is not ours to mend
@@ -83,6 +84,7 @@ def open_view(browser, address, packages):
         if url.startswith(address): route.continue_()
         elif url.startswith(CDN): route.fulfill(path=packages / "katex" / url.removeprefix(CDN))
         elif url.startswith("https://fonts.googleapis.com/"): route.fulfill(body="", content_type="text/css") # the themes' fonts, which have substitutes
+        elif url == BADGE: route.fulfill(body='<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>', content_type="image/svg+xml")
         else: route.abort()
     opened = []
     def new(width, scheme, **more):
