@@ -72,7 +72,8 @@ LOOK = r"""() => {
     links: all("a[href]").map(a => a.href), ids: all("[id]").map(e => e.id),
   };
 }"""
-AXE = """() => axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.filter(v => ["serious", "critical"].includes(v.impact))
+# in serious or critical findings; dark differs from light in its colours only
+AXE = """dark => axe.run(document, {resultTypes: ["violations"], ...dark && {runOnly: ["color-contrast", "link-in-text-block"]}}).then(r => r.violations.filter(v => ["serious", "critical"].includes(v.impact))
   .map(v => [v.id, v.nodes.map(n => `${n.target} ${n.html.slice(0, 120)} ${n.any.concat(n.all, n.none).map(c => c.message)[0]}`)]))"""
 
 
@@ -110,7 +111,7 @@ def seen(site, address, packages, open_view):
             found[path, width, scheme] = view.evaluate(LOOK)
             if shots: view.screenshot(path=Path(shots) / f"{path.removesuffix('.html').replace('/', '_')}_{width}_{scheme}.png", full_page=True)
             view.evaluate(axe)
-            found[path, width, scheme] |= {"axe": view.evaluate(AXE), "console": said[:]}
+            found[path, width, scheme] |= {"axe": view.evaluate(AXE, scheme == "dark"), "console": said[:]}
             said.clear()
     return found
 
