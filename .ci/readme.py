@@ -30,7 +30,7 @@ def cell_markdown(i, cell):
     shown = [] if 'echo: false' in directives(source) else [f'```python\n{code(source)}\n```']
     return shown + [output(o, source, f'index_{i}_{j}.png') for j, o in enumerate(cell['outputs'])]
 
-def point_into_nbs(markdown): return re.sub(r'\]\((?!https?:|#|nbs/)([\w./-]+)', r'](nbs/\1', markdown)
+def point_into_nbs(markdown): return re.sub(r'(\]\(|(?:src|srcset)=")(?!https?:|#|nbs/)([\w./-]+)', r'\1nbs/\2', markdown)
 
 def readme(notebook):
     parts = [p for i, c in enumerate(notebook['cells']) for p in cell_markdown(i, c) if p]

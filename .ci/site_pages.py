@@ -1,0 +1,42 @@
+"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute. The site's builder runs this first, in the folder it builds from."
+import json, re, shutil
+from configparser import ConfigParser
+from pathlib import Path
+
+root, site = Path(__file__).resolve().parent.parent, Path.cwd()
+settings = ConfigParser(delimiters=['='])
+settings.read(root / 'settings.ini', encoding='utf8')
+url, branch = settings['DEFAULT']['git_url'], settings['DEFAULT']['branch']
+
+def front_matter(**fields): return '---\n' + ''.join(f'{k}: {json.dumps(v, ensure_ascii=False)}\n' for k, v in fields.items()) + '---\n'
+
+def point_out_of(folder, markdown):
+    "Links to notebooks of nbs/ stay in the site, others lead to the repository."
+    def target(m):
+        path = (folder / m[1]).resolve().relative_to(root).as_posix()
+        return f'](/{path.removeprefix("nbs/")}' if path.startswith('nbs/') else f']({url}/blob/{branch}/{path}'
+    return re.sub(r'\]\((?!https?:|#|mailto:)([^)#]+)', target, markdown)
+
+def page(source, name):
+    "A Markdown file whose first line is its title."
+    title, text = re.fullmatch(r'# (.+?)\n(.*)', source.read_text(encoding='utf8'), re.S).groups()
+    target = site / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(front_matter(title=title) + point_out_of(source.parent, text), encoding='utf8')
+
+def exercise(source):
+    "A student's notebook, as a page, with what to do with it."
+    nb = json.loads(source.read_text(encoding='utf8'))
+    title, description, text = re.fullmatch(r'# (.+?)\n\n> (.+?)\n\n(.*)', ''.join(nb['cells'][0]['source']), re.S).groups()
+    download = f"{url}/raw/v{settings['DEFAULT']['version']}/{source.relative_to(root).as_posix()}"
+    head = [dict(cell_type='raw', metadata={}, source=front_matter(title=title, description=description)),
+            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or open it in Colab.\n\n{text}')]
+    target = site / 'exercises' / source.name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps({**nb, 'cells': head + nb['cells'][1:]}, ensure_ascii=False), encoding='utf8')
+
+for notebook in sorted((root / 'nbs' / 'exercises').glob('*.ipynb')): exercise(notebook)
+for card in sorted((root / 'ddpm_mnist' / 'assets' / 'models').glob('*.md')): page(card, f'models/{card.name}')
+page(root / 'CHANGELOG.md', 'changelog.md')
+page(root / 'CONTRIBUTING.md', 'contributing.md')
+shutil.copytree(root / 'nbs' / 'images', site / 'images', dirs_exist_ok=True)
