@@ -1,6 +1,6 @@
 """From a trained checkpoint to weights that ship, with their model card. Stops and continues; everything it says is measured here.
 
-    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth --name small --draws ddpm:50,ddim_half:20 --n 10000
+    python benchmarks/ship_model.py img_gen/ddpm_mnist.pth --name small --draws dpm_solver_half:20:trailing,ddpm:50 --n 10000
 """
 import json
 from pathlib import Path
@@ -50,9 +50,12 @@ ROWS = {"FID": ("fid", ".4f"), "FID, extrapolated to infinitely many digits": ("
         "share that the classifier is sure of (confidence ≥ {confident_from})": ("confident_share", ".1%"), "median distance to the nearest training digit": ("nearest_median", ".2f")}
 
 
+def drawn_with(d: dict) -> str:
+    return f"{d['sampler']}, {d['steps']} calls" + (f", {d['spacing']} steps" if d["spacing"] != "uniform" else "") + (", plain weights" if d["plain_weights"] else "")
+
 def table(draws: list[dict]) -> str: # markdown; the last column is of the real test digits
     real = draws[0]["real"] | {"fid": draws[0]["floor"]}
-    columns = {f"{d['sampler']}, {d['steps']} calls" + (", plain weights" if d["weights"] == "weights" else ""): d for d in draws} | {"real test digits": real}
+    columns = {drawn_with(d): d for d in draws} | {"real test digits": real}
     rows = [[name.format(**draws[0]), *(f"{c[key]:{form}}" if key in c else "–" for c in columns.values())] for name, (key, form) in ROWS.items()]
     return "\n".join("| " + " | ".join(r) + " |" for r in [["", *columns], ["---"] * (len(columns) + 1), *rows])
 
@@ -60,7 +63,7 @@ def table(draws: list[dict]) -> str: # markdown; the last column is of the real 
 @call_parse # which runs it, when this file is the program
 def main(checkpoint: str, # what `ddpm_train` left
     name: str = "small", # of the model that ships
-    draws: str = "ddpm:50,ddim_half:20", # samplers and their network calls, and `:weights` for the plain weights in place of their average; the first makes the samples that are kept
+    draws: str = "dpm_solver_half:20:trailing,ddpm:50", # samplers, their network calls, and if need be the spacing, and `weights` for the plain weights in place of their average; the first makes the samples that are kept
     n: int = 10_000, # digits to measure
     seed: int = 0, # of the digits
     batch_size: int = 256,
@@ -75,11 +78,12 @@ def main(checkpoint: str, # what `ddpm_train` left
     device = my_device()
     model, scheduler = load_model(name, device)
     measured = []
-    for sampler, steps, *plain in (d.split(":") for d in draws.split(",")):
-        net = build_model(load_checkpoint(checkpoint, device), *plain).eval().requires_grad_(False) if plain else model
-        where = sample_to_folder(net, scheduler.respace(int(steps)), n, "_".join([folder or f"img_gen/{name}", sampler, steps, *plain]), seed, batch_size, name, sampler=sampler)
+    for sampler, steps, *more in (d.split(":") for d in draws.split(",")):
+        spacing, plain = next((p for p in more if p != "weights"), "uniform"), "weights" in more
+        net = build_model(load_checkpoint(checkpoint, device), "weights").eval().requires_grad_(False) if plain else model
+        where = sample_to_folder(net, scheduler.respace(int(steps), spacing), n, "_".join([folder or f"img_gen/{name}", sampler, steps, *more]), seed, batch_size, name, sampler=sampler)
         images = torch.cat(list(folder_batches(where, n)))
-        measured.append(dict(sampler=sampler, steps=int(steps), weights=(plain or ["ema"])[0]) | evaluate_samples(images))
+        measured.append(dict(sampler=sampler, steps=int(steps), spacing=spacing, plain_weights=plain) | evaluate_samples(images))
         if len(measured) == 1: save_samples(images, Path("results") / f"{name}_samples.npz")
         print(json.dumps(measured[-1], indent=1))
     write_json(Path("results") / f"{name}.json", dict(model=name, draws=measured, run=run))
@@ -89,7 +93,7 @@ def main(checkpoint: str, # what `ddpm_train` left
         name=name, params=sum(p.numel() for p in model.parameters()), T=c["num_timesteps"], step=ckpt["step"],
         minutes=sum(e["seconds"] for e in log) / 60, rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
         weights=f"averaged weights (EMA {c['ema']})" if c["ema"] else "plain weights", decay="cosine decay" if c["lr_decay"] else "constant step size", train_machine=train_machine or run["machine"],
-        sample_seed=seed, table=table(measured), first=f"{first['sampler']}, {first['steps']} calls", counts=", ".join(map(str, first["class_counts"])),
+        sample_seed=seed, table=table(measured), first=drawn_with(first), counts=", ".join(map(str, first["class_counts"])),
         real_counts=", ".join(map(str, first["real"]["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),
         **{k: c[k] for k in ("base_ch", "schedule", "epochs", "lr", "batch_size", "warmup", "clip", "seed", "precision", "prediction", "weighting")},
         **{k: first[k] for k in ("n", "extractor", "protocol")},

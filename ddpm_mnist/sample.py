@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'ddpm_step', 'shifts_by_step', 'predict_noise', 'warn_if_untrained', 'reverse_process', 'image_noise',
-           'ddpm_sample', 'ddim_step', 'ddim_invert', 'dpm_solver_step', 'respaced', 'ddim_sample', 'dpm_solver_sample',
-           'process_figure', 'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
+           'ddpm_sample', 'ddim_step', 'ddim_invert', 'dpm_solver_step', 'respaced', 'check_eta', 'ddim_sample',
+           'dpm_solver_sample', 'process_figure', 'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder',
+           'grid_figure', 'main']
 
 # %% ../nbs/03_sample.ipynb #44cc4c3a
 import json, sys, warnings
@@ -152,26 +153,33 @@ def ddim_invert(model, scheduler: NoiseScheduler, # as in `reverse_process`
     return x
 
 # %% ../nbs/03_sample.ipynb #23510842
-def dpm_solver_step() -> Callable: # a step with a memory of one answer: a new one for every batch
-    "Makes the step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), first and last step of first order."
+def dpm_solver_step(eta: float = 0.0 # share of fresh noise: 0, eq. (5); 1, as much as DDPM
+    ) -> Callable: # a step with a memory of one answer: a new one for every batch
+    "Makes the step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2; with noise, eq. (6)), first and last step of first order."
     earlier = [] # lambda and x0_hat of the step before
     def step(scheduler, xt, eps, t, noise=None):
-        half_log_snr = lambda i: (scheduler.sqrt_alpha_bars[i] / scheduler.sqrt_one_minus_alpha_bars[i]).log()
+        alpha, sigma = scheduler.sqrt_alpha_bars, scheduler.sqrt_one_minus_alpha_bars
+        half_log_snr = lambda i: (alpha[i] / sigma[i]).log()
         D = x0_hat = scheduler.predict_x0(xt, eps, t)
         if t == 0: return x0_hat
         here, h = half_log_snr(t), half_log_snr(t - 1) - half_log_snr(t)
         if earlier: D = x0_hat + h / (2 * (here - earlier[0])) * (x0_hat - earlier[1])
         earlier[:] = here, x0_hat
-        return scheduler.sqrt_one_minus_alpha_bars[t - 1] / scheduler.sqrt_one_minus_alpha_bars[t] * xt - scheduler.sqrt_alpha_bars[t - 1] * torch.expm1(-h) * D
+        x = sigma[t - 1] / sigma[t] * torch.exp(-eta * h) * xt - alpha[t - 1] * torch.expm1(-(1 + eta) * h) * D
+        return x + sigma[t - 1] * (-torch.expm1(-2 * eta * h)).sqrt() * next(noise) if eta else x
     return step
 
 # %% ../nbs/03_sample.ipynb #e80e4414
-SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, ddim_half=lambda: partial(ddim_step, eta=0.5), dpm_solver=dpm_solver_step) # makers of steps
+SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, ddim_half=lambda: partial(ddim_step, eta=0.5), dpm_solver=dpm_solver_step,
+                dpm_solver_half=lambda: dpm_solver_step(eta=0.5)) # makers of steps
 
 def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform") -> NoiseScheduler:
     "`respace`, with an error that names `steps`."
     if not 1 <= steps <= scheduler.num_timesteps: raise ValueError(f"steps: got {steps}, expected 1 to {scheduler.num_timesteps}, the number of trained steps")
     return scheduler.respace(steps, spacing)
+
+def check_eta(eta: float):
+    if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (as much as DDPM)")
 
 def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     steps: int = 50, eta: float = 0.0, # network calls; see `ddim_step`
@@ -179,16 +187,18 @@ def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     spacing: str = "uniform" # see `spaced_timesteps`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
     "Draw images in few steps (Song et al. 2021)."
-    if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (DDPM)")
+    check_eta(eta)
     return ddpm_sample(model, respaced(scheduler, steps, spacing), n, seed, batch_size, device, progress, first, lambda: partial(ddim_step, eta=eta))
 
 def dpm_solver_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     steps: int = 20, # network calls
     seed: int | None = None, batch_size: int = 256, device=None, progress: bool = True, first: int = 0, # as in `ddpm_sample`
-    spacing: str = "uniform" # see `spaced_timesteps`
+    spacing: str = "uniform", # see `spaced_timesteps`
+    eta: float = 0.0 # share of fresh noise, see `dpm_solver_step`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
     "Draw images in very few steps (Lu et al. 2022, DPM-Solver++(2M))."
-    return ddpm_sample(model, respaced(scheduler, steps, spacing), n, seed, batch_size, device, progress, first, dpm_solver_step)
+    check_eta(eta)
+    return ddpm_sample(model, respaced(scheduler, steps, spacing), n, seed, batch_size, device, progress, first, lambda: dpm_solver_step(eta))
 
 # %% ../nbs/03_sample.ipynb #a4f0a350
 def process_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
@@ -303,14 +313,15 @@ def main(n_samples: int = 64, # images to draw
     output_dir: str = "./samples", # folder for 00001.png ...
     model: str = "small", # a model that ships, or a checkpoint file
     steps: int = 50, # of the reverse process, respaced from the trained ones
-    sampler: str = "ddpm", # ddpm, ddim, ddim_half or dpm_solver
+    sampler: str = "ddpm", # ddpm, ddim, ddim_half, dpm_solver or dpm_solver_half
+    spacing: str = "uniform", # which steps are kept: uniform, trailing or quadratic
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
     "Draw digits: PNGs, a grid and a picture of the process."
     try:
         net, scheduler = load_model(model, my_device(device))
-        scheduler = respaced(scheduler, steps)
+        scheduler = respaced(scheduler, steps, spacing)
         folder = sample_to_folder(net, scheduler, n_samples, output_dir, seed, batch_size, Path(model).stem, sampler=sampler)
     except (ValueError, OSError) as e: sys.exit(f"ddpm_sample: {e}")
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")

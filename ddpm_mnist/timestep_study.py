@@ -10,6 +10,7 @@ __all__ = ['WAYS', 'MEASURED', 'rebuilt', 'told_right', 'Way', 'corners', 'draw'
 import json, sys, time, warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -58,7 +59,9 @@ WAYS = dict(
     respaced=Way("DDPM on T' of the trained steps", respaced),
     ddim=Way("DDIM without noise on T' of the trained steps", respaced, SAMPLERS["ddim"]),
     ddim_half=Way("DDIM with half of DDPM's noise (eta 0.5) on T' of the trained steps", respaced, SAMPLERS["ddim_half"]),
-    dpm_solver=Way("DPM-Solver++ on T' of the trained steps", respaced, SAMPLERS["dpm_solver"]))
+    dpm_solver=Way("DPM-Solver++ on T' of the trained steps", respaced, SAMPLERS["dpm_solver"]),
+    dpm_solver_half=Way("DPM-Solver++ with half of DDPM's noise (eta 0.5) on T' of the trained steps", respaced, SAMPLERS["dpm_solver_half"]),
+    dpm_solver_half_trailing=Way("the same on trailing steps, the last of which leaves from some noise", partial(respaced, spacing="trailing"), SAMPLERS["dpm_solver_half"]))
 
 # %% ../nbs/04_timestep_study.ipynb #e21e37a3
 def corners(x: torch.Tensor) -> torch.Tensor: # (B, C, H, W) to (B, C, 4, 2, 2)
@@ -126,7 +129,7 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
     study = open_study(path, dict(model=state_hash(model.state_dict()), trained_steps=scheduler.num_timesteps, n=n,
                                   extractor=extractor.name, weights=extractor.weights, dim=extractor.dim),
                        dict(floor=round(fid(test, ref), 4), floor_chance=round(fid_bias(ref.sigma, test.n, ref.n), 4), chance=round(fid_bias(ref.sigma, n, ref.n), 4),
-                            real=likeness(some_features(extractor, "test", n), extractor, "train"), ways={k: w.text for k, w in WAYS.items()}))
+                            real=likeness(some_features(extractor, "test", n), extractor, "train"))) | dict(ways={k: w.text for k, w in WAYS.items()})
     done = {(r["way"], r["steps"], r["seed"]) for r in study["runs"]}
     for way, T, seed in tqdm([(*w, seed) for w in todo for seed in seeds if (*w, seed) not in done], disable=not progress):
         info, start = run_info(command), time.time()
