@@ -36,7 +36,9 @@ def packages():
 
 @pytest.fixture(scope="module")
 def site():
-    if "SITE" in os.environ: return Path(os.environ["SITE"]).resolve()
+    if "SITE" in os.environ:
+        assert (Path(os.environ["SITE"]) / "index.html").exists(), f"SITE: got {os.environ['SITE']!r}, expected the folder of a built site; leave it out to have one built"
+        return Path(os.environ["SITE"]).resolve()
     done = subprocess.run([sys.executable, ".ci/build_site.py"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return Path(done.stdout.split()[-1])
