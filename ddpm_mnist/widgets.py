@@ -39,7 +39,7 @@ def watched() -> bool:
 
 def choice(options: list, **more) -> widgets.ToggleButtons:
     "Buttons to choose by; JupyterLab takes the arrow keys of a menu for its own."
-    return widgets.ToggleButtons(options=options, style=dict(button_width="6.5em"), **more)
+    return widgets.ToggleButtons(options=options, style=dict(button_width="max-content"), **more).add_class("widget-inline-hbox") # as all others are laid out
 
 class Picture(widgets.Image):
     "An image with a name for those who do not see it: its `tooltip`."
