@@ -142,7 +142,7 @@ def install_a_browser():
 def tests_folder_passes():
     install_a_browser()
     built = {'SITE': str(root / '_proc' / '_docs')} if (root / '_proc' / '_docs' / 'index.html').exists() else {}
-    return sh('python -m pytest -q -p no:cacheprovider tests', 30, {**environ, **built}).strip().splitlines()[-1]
+    return sh('python -m pytest -q -p no:cacheprovider tests', 60, {**environ, **built}).strip().splitlines()[-1]
 
 checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
           modules_are_what_the_notebooks_export, notebooks_are_clean, site_builds_with_smalldocs]
