@@ -39,14 +39,13 @@ def watched() -> bool:
 
 def choice(options: list, **more) -> widgets.ToggleButtons:
     "Buttons to choose by; JupyterLab takes the arrow keys of a menu for its own."
-    return widgets.ToggleButtons(options=options, style=dict(button_width="6.5em"), **more)
+    return widgets.ToggleButtons(options=options, style=dict(button_width="max-content"), **more).add_class("widget-inline-hbox") # as all others are laid out
 
 class Picture(widgets.Image):
     "An image with a name for those who do not see it: its `tooltip`."
     description = Unicode("").tag(sync=True) # the browser's side asks every widget with a tooltip for it
 
-# %% ../nbs/08_widgets.ipynb #2870c1c9
-class Kept(Figure):
+class _Kept(Figure):
     "A figure that is made once and drawn often; pyplot does not know it, so it is shown only where it is asked for."
     def _repr_png_(self):
         self.canvas.draw(); buffer = io.BytesIO()
@@ -85,7 +84,7 @@ class Bench(widgets.VBox):
         self.bar.value, self.bar.layout.visibility = done, "visible" if done < 1 else "hidden"
         return done < 1
 
-    def show(self, fig: Kept, words: str):
+    def show(self, fig: _Kept, words: str):
         self.picture.value, self.picture.tooltip, self.words.value = fig._repr_png_(), words, html.escape(words)
 
     def _ipython_display_(self): # in a notebook that is run by nobody, no output is better than a dead knob
@@ -94,13 +93,13 @@ class Bench(widgets.VBox):
         else: super()._ipython_display_() # ipywidgets 7, which Colab has
 
 # %% ../nbs/08_widgets.ipynb #cfaf0010
-def panels(widths: tuple, height: float) -> Kept: # relative widths; inches
+def panels(widths: tuple, height: float) -> _Kept: # relative widths; inches
     "A figure of empty panels beside each other."
-    fig = Kept((8, height), dpi=100, layout="constrained"); FigureCanvasAgg(fig)
+    fig = _Kept((8, height), dpi=100, layout="constrained"); FigureCanvasAgg(fig)
     fig.subplots(1, len(widths), width_ratios=widths)
     return fig
 
-def settled(fig: Kept) -> Kept:
+def settled(fig: _Kept) -> _Kept:
     "The figure, its layout computed once and for all."
     fig.draw_without_rendering(); fig.set_layout_engine("none")
     return fig
@@ -131,7 +130,7 @@ def a_schedule(T: int, beta_start: float, beta_end: float, schedule: str) -> Noi
     return NoiseScheduler(T, beta_start, beta_end, schedule)
 
 # %% ../nbs/08_widgets.ipynb #81a0d5b3
-def schedule_axes() -> Kept:
+def schedule_axes() -> _Kept:
     "The course's own schedule, dashed, and room for another."
     fig = panels((3, 3, 2.2), 2.7); course = NoiseScheduler()
     for ax, y, title, limits in zip(fig.axes, (course.alpha_bars, log_snr(course)), ("share of signal ᾱ", "log SNR"), ((-0.03, 1.03), (-14, 12))):
@@ -143,8 +142,8 @@ def schedule_axes() -> Kept:
 
 def schedule_figure(T: int = 800, beta_start: float = 1e-4, beta_end: float = 0.02, schedule: str = "linear", # as in `NoiseScheduler`
     t: int = 300, digit: int = 3, # step, 0 .. T - 1; which digit to put under noise
-    fig: Kept | None = None # one that this function made; it is changed then
-    ) -> Kept:
+    fig: _Kept | None = None # one that this function made; it is changed then
+    ) -> _Kept:
     "Signal and signal-to-noise ratio of a schedule, and a test digit at step t; ValueError if there is no such schedule or step."
     scheduler = a_schedule(T, beta_start, beta_end, schedule)
     x0 = first_of(digit); xt = scheduler.add_noise(x0, next(image_noise(0, [0])), t) # the same noise at every t
@@ -177,14 +176,14 @@ def schedule_explorer() -> Bench:
 
 # %% ../nbs/08_widgets.ipynb #7cc661e9
 def panel(picture: bytes, # a PNG of `fig`
-    fig: Kept, i: int, rows: int = 28, columns: int = 28 # which panel, and the pixels of the image in it
+    fig: _Kept, i: int, rows: int = 28, columns: int = 28 # which panel, and the pixels of the image in it
     ) -> np.ndarray: # (rows, columns, 3) in [0, 1]
     "An image, read back from a picture of the figure."
     a = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) / 255; (left, bottom), (right, top) = fig.axes[i].get_position().get_points()
     at = lambda low, high, n, size: ((low + (np.arange(n) + 0.5) / n * (high - low)) * size).astype(int)
     return a[np.ix_(at(1 - top, 1 - bottom, rows, len(a)), at(left, right, columns, a.shape[1]))]
 
-def red_dot(picture: bytes, fig: Kept, i: int) -> np.ndarray: # x and y, in the units of the axes
+def red_dot(picture: bytes, fig: _Kept, i: int) -> np.ndarray: # x and y, in the units of the axes
     "Where the red dot is, read back from a picture of the figure."
     a = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int); box = fig.axes[i].get_window_extent()
     red = np.abs(a - [214, 39, 40]).max(-1) < 12; red[:, :int(box.x0)] = red[:, int(box.x1) + 1:] = False
@@ -192,7 +191,7 @@ def red_dot(picture: bytes, fig: Kept, i: int) -> np.ndarray: # x and y, in the 
     return fig.axes[i].transData.inverted().transform((x, len(a) - y))
 
 # %% ../nbs/08_widgets.ipynb #31360a40
-def player_axes(scheduler: NoiseScheduler) -> Kept: # the trained one
+def player_axes(scheduler: NoiseScheduler) -> _Kept: # the trained one
     "Room for a state, the digit seen in it, and where on the way it is."
     fig = panels((1, 1, 1.5), 3)
     for ax, title in zip(fig.axes, ("the state $x_t$", "the digit seen in it, $\\hat{x}_0$")): picture_axes(ax, title)
@@ -207,8 +206,8 @@ def noise_at(scheduler: NoiseScheduler, t: int # step of `scheduler`; -1: the en
 
 def player_figure(scheduler: NoiseScheduler, # that draws: the trained one, or respaced from it
     state: tuple, # (t, xt, x0_hat) from `reverse_process`; the first picture of it is shown
-    fig: Kept | None = None # one that this function made; it is changed then
-    ) -> Kept:
+    fig: _Kept | None = None # one that this function made; it is changed then
+    ) -> _Kept:
     "A state of the reverse process, and the digit that the network sees in it."
     t, *pictures = state
     fig = fig or player_axes(NoiseScheduler(**{**scheduler.config, "timesteps": None}))
@@ -249,7 +248,7 @@ def denoising_player(model: str = "small" # that ships, or a checkpoint file
     return bench.restart()
 
 # %% ../nbs/08_widgets.ipynb #051e2670
-def puzzle_axes(trained: NoiseScheduler) -> Kept:
+def puzzle_axes(trained: NoiseScheduler) -> _Kept:
     "The trained schedule, dashed, and room for the one used, the noise, and six digits."
     fig = panels((3, 3, 2.7), 2.9); signal, noise, digits = fig.axes
     signal.plot(trained.alpha_bars, "k--", lw=1, label="trained", zorder=3); signal.plot([], [], ".", c="C0", ms=4, label="used")
@@ -269,8 +268,8 @@ def heard(trained: NoiseScheduler, used: NoiseScheduler) -> torch.Tensor: # (T',
 def puzzle_figure(trained: NoiseScheduler, used: NoiseScheduler, # the network's own schedule; the one to draw with
     noise: list[float], # in the corners of the pictures, after 0, 1, ... calls of the network
     x: torch.Tensor | None = None, # the pictures (6, 3, 28, 28), nominally in [-1, 1]; None: leave those that are there
-    fig: Kept | None = None # one that `puzzle_axes` made; it is changed then
-    ) -> Kept:
+    fig: _Kept | None = None # one that `puzzle_axes` made; it is changed then
+    ) -> _Kept:
     "The schedule used against the trained one; the noise assumed, heard and there; the digits that this gives."
     fig = fig or puzzle_axes(trained)
     signal, levels, digits = fig.axes; calls = range(used.num_timesteps)
