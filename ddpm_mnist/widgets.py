@@ -85,7 +85,9 @@ class Bench(widgets.VBox):
         self.picture.value, self.picture.tooltip, self.words.value = fig._repr_png_(), words, html.escape(words)
 
     def _ipython_display_(self): # in a notebook that is run by nobody, no output is better than a dead knob
-        if watched(): display(self._repr_mimebundle_(), raw=True)
+        if not watched(): return
+        if hasattr(self, "_repr_mimebundle_"): display(self._repr_mimebundle_(), raw=True)
+        else: super()._ipython_display_() # ipywidgets 7, which Colab has
 
 # %% ../nbs/08_widgets.ipynb #cfaf0010
 def panels(widths: tuple, height: float) -> Kept: # relative widths; inches
