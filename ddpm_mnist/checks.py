@@ -24,6 +24,7 @@ class Failed(AssertionError):
     "What a check raises; a notebook shows its words, and not the lines of the check, which would tell the answer."
     def _render_traceback_(self): return [str(self)]
 
+# %% ../nbs/07_checks.ipynb #44f2b6fb
 def compare(what: str, got, want: torch.Tensor, # what it is; what came, and what should have
     mistakes: dict = {}, # what known mistakes give, by the words to say about them
     tol: float = 1e-4): # in shares of the largest value
@@ -43,6 +44,7 @@ def compare(what: str, got, want: torch.Tensor, # what it is; what came, and wha
     i = tuple(v.item() for v in torch.unravel_index((got - want).abs().argmax(), want.shape))
     raise Wrong(f"{what} is off{f' (at {list(i)}' if i else ' ('}{': ' if i else ''}yours is {got[i].item():.4g}, expected was {want[i].item():.4g}), and not by a mistake that is known here")
 
+# %% ../nbs/07_checks.ipynb #f8006c67
 def numbers(answer) -> list: # of tensors
     "What there is of numbers in an answer."
     return [torch.as_tensor(v).detach().flatten().double() for v in (answer if isinstance(answer, (tuple, list)) else [answer]) if isinstance(v, (torch.Tensor, np.ndarray, float))]
@@ -60,6 +62,7 @@ def call(f, **args): # by position, in this order
         raise Wrong("two calls with the same arguments give different answers: somewhere you draw noise of your own, instead of using what you are given")
     return answers[0]
 
+# %% ../nbs/07_checks.ipynb #c983810b
 def run_check(task: str, *properties): # pairs: what should hold; a function that raises `Wrong` if it does not
     "Print what holds, up to the first thing that does not; `Failed` if there is one."
     print(task)

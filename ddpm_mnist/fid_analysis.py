@@ -331,6 +331,7 @@ def some_features(extractor: Extractor, split: str, n: int) -> np.ndarray: # (n,
     "Features of `some_digits`."
     return extractor(some_digits(split, n))
 
+# %% ../nbs/04_fid_analysis.ipynb #55970a7d
 def likeness(features: np.ndarray, # of n pictures (n, d)
     extractor: Extractor, split: str # "train" or "test"
     ) -> dict:

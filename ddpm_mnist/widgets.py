@@ -25,7 +25,7 @@ from traitlets import Unicode
 from .data import mnist_tensor, to_unit
 from .sample import SAMPLERS, image_noise, respaced, reverse_process
 from .scheduler import NoiseScheduler
-from .timestep_study import WAYS, corners
+from .timestep_study import WAYS, corners, log_snr
 from .train import load_model
 
 # %% ../nbs/08_widgets.ipynb #317017a6
@@ -110,10 +110,6 @@ def pixels(x: torch.Tensor # (3, H, W), nominally in [-1, 1]
     return to_unit(x).permute(1, 2, 0).cpu().numpy()
 
 # %% ../nbs/08_widgets.ipynb #ffc6e35c
-def log_snr(scheduler: NoiseScheduler) -> torch.Tensor: # (n,), natural logarithm
-    "How much more signal than noise there is at each step."
-    return 2 * (scheduler.sqrt_alpha_bars / scheduler.sqrt_one_minus_alpha_bars).log()
-
 @cache
 def first_of(digit: int) -> torch.Tensor: # (1, 3, 28, 28) in [-1, 1]
     "The first of its class in the test split."
