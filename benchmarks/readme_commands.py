@@ -1,6 +1,8 @@
 """Time the README's two commands as written, each in a fresh clone and a fresh environment of its own.
 
     python3 benchmarks/readme_commands.py      writes results/readme_commands.json; needs Python 3.11+, git, a package index and 12 GB
+
+The index and the teacher's page read it: execute both afterwards, and run .ci/readme.py.
 """
 import datetime, json, os, platform, re, subprocess, sys, tempfile, time
 from pathlib import Path

@@ -223,4 +223,4 @@ def outputs(notebook): # of the cells that run when the site is built, without t
 @pytest.mark.parametrize("name", ["api", "exercises", "teacher"])
 def test_what_is_made_with_the_site_is_what_is_committed(site, name):
     "If this fails: run the notebook and save it."
-    assert outputs(ROOT / "nbs" / f"{name}.ipynb") == outputs(site.parent / f"{name}.ipynb")
+    assert outputs(ROOT / "nbs" / f"{name}.ipynb") == outputs(site.parent / f"{name}.ipynb"), f"execute nbs/{name}.ipynb again, and commit it"
