@@ -10,7 +10,7 @@ for model in ${MODELS:-reference better}; do
     train="ddpm_train --preset $model --ema 0.9999 ${OPTIONS:-}" # the averaged weights are kept beside the plain ones: one run measures both
     mkdir -p img_gen/$model; test -e $commit || git rev-parse --short HEAD > $commit
     $train --save_model_path img_gen/$model $(test -e $checkpoint && echo --resume)
-    python benchmarks/ship_model.py $checkpoint --name $model --n ${N:-10000} --draws ddpm:50,ddim_half:20,dpm_solver:20,ddpm:50:weights --train_command "$train" --train_commit $(cat $commit)
+    python benchmarks/ship_model.py $checkpoint --name $model --n ${N:-10000} --draws dpm_solver_half:20:trailing,ddpm:50,ddpm:50:weights --train_command "$train" --train_commit $(cat $commit)
 done
 test -n "${OPTIONS:-}" || python benchmarks/speed.py --width 128 --batch 256 --device cuda --output results/speed_cuda.json
 for model in ${MODELS:-reference better}; do
