@@ -42,6 +42,8 @@ Loss of each epoch: {losses}.
 
 A share of the samples is no digit: strokes that end nowhere, or halves of two digits; `06_models` counts and shows them. Nobody can ask for a particular digit. It knows MNIST and nothing else.
 
+To draw the first column again, and measure it: `{again}`.
+
 Measured by `{command}`, commit {commit}, {machine}, torch {torch}, {date}. The numbers are those of `results/{name}.json`.
 """
 
@@ -52,6 +54,9 @@ ROWS = {"FID": ("fid", ".4f"), "FID, extrapolated to infinitely many digits": ("
 
 def drawn_with(d: dict) -> str:
     return f"{d['sampler']}, {d['steps']} calls" + (f", {d['spacing']} steps" if d["spacing"] != "uniform" else "") + (", plain weights" if d["plain_weights"] else "")
+
+def again(d: dict, name: str, seed: int) -> str: # from the weights that ship
+    return f"ddpm_sample --model {name} --sampler {d['sampler']} --steps {d['steps']} --spacing {d['spacing']} --n_samples {d['n']} --seed {seed} --output_dir {name} && ddpm_fid {name}"
 
 def table(draws: list[dict]) -> str: # markdown; the last column is of the real test digits
     real = draws[0]["real"] | {"fid": draws[0]["floor"]}
@@ -93,7 +98,7 @@ def main(checkpoint: str, # what `ddpm_train` left
         name=name, params=sum(p.numel() for p in model.parameters()), T=c["num_timesteps"], step=ckpt["step"],
         minutes=sum(e["seconds"] for e in log) / 60, rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
         weights=f"averaged weights (EMA {c['ema']})" if c["ema"] else "plain weights", decay="cosine decay" if c["lr_decay"] else "constant step size", train_machine=train_machine or run["machine"],
-        sample_seed=seed, table=table(measured), first=drawn_with(first), counts=", ".join(map(str, first["class_counts"])),
+        sample_seed=seed, table=table(measured), again=again(first, name, seed), first=drawn_with(first), counts=", ".join(map(str, first["class_counts"])),
         real_counts=", ".join(map(str, first["real"]["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),
         **{k: c[k] for k in ("base_ch", "schedule", "epochs", "lr", "batch_size", "warmup", "clip", "seed", "precision", "prediction", "weighting")},
         **{k: first[k] for k in ("n", "extractor", "protocol")},
