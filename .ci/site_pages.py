@@ -1,4 +1,4 @@
-"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute. The site's builder runs this first, in the folder it builds from."
+"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute; and signatures without links. The site's builder runs this first, in the folder it builds from."
 import json, re, shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -35,6 +35,15 @@ def exercise(source):
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({**nb, 'cells': head + nb['cells'][1:]}, ensure_ascii=False), encoding='utf8')
 
+def without_links_in_code(text):
+    "nbdev makes links of names in backticks, in the comments of a signature too, where they would be seen raw."
+    return re.sub(r'^```.*?^```', lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', code[0]), text, flags=re.M | re.S)
+
+for path in sorted(site.glob('*.ipynb')):
+    nb = json.loads(path.read_text(encoding='utf8'))
+    for output in [o for c in nb['cells'] for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]:
+        output['data']['text/markdown'] = without_links_in_code(''.join(output['data']['text/markdown']))
+    path.write_text(json.dumps(nb, ensure_ascii=False), encoding='utf8')
 for notebook in sorted((root / 'nbs' / 'exercises').glob('*.ipynb')): exercise(notebook)
 for card in sorted((root / 'ddpm_mnist' / 'assets' / 'models').glob('*.md')): page(card, f'models/{card.name}')
 page(root / 'CHANGELOG.md', 'changelog.md')
