@@ -1,4 +1,4 @@
-"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute; and signatures without links. The site's builder runs this first, in the folder it builds from."
+"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute; and signatures as they are written. The site's builder runs this first, in the folder it builds from."
 import json, re, shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -29,20 +29,22 @@ def exercise(source):
     nb = json.loads(source.read_text(encoding='utf8'))
     title, description, text = re.fullmatch(r'# (.+?)\n\n> (.+?)\n\n(.*)', ''.join(nb['cells'][0]['source']), re.S).groups()
     download = f"{url}/raw/v{settings['DEFAULT']['version']}/{source.relative_to(root).as_posix()}"
+    colab = re.search(r'\]\((https://colab[^)]+)\)', ''.join(nb['cells'][1]['source']))[1] # of the badge
     head = [dict(cell_type='raw', metadata={}, source=front_matter(title=title, description=description)),
-            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or open it in Colab.\n\n{text}')]
+            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or [open it in Colab]({colab}).\n\n{text}')]
     target = site / 'exercises' / source.name
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({**nb, 'cells': head + nb['cells'][1:]}, ensure_ascii=False), encoding='utf8')
 
-def without_links_in_code(text):
-    "nbdev makes links of names in backticks, in the comments of a signature too, where they would be seen raw."
-    return re.sub(r'^```.*?^```', lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', code[0]), text, flags=re.M | re.S)
+def signatures_as_written(text):
+    "In code: names in backticks without the links that nbdev gives them, classes without the module that runs the notebook, no type that is only that of None."
+    plain = lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', code).replace('__main__.', '').replace(':NoneType=None', '=None')
+    return re.sub(r'^```.*?^```', lambda code: plain(code[0]), text, flags=re.M | re.S)
 
 for path in sorted(site.glob('*.ipynb')):
     nb = json.loads(path.read_text(encoding='utf8'))
     for output in [o for c in nb['cells'] for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]:
-        output['data']['text/markdown'] = without_links_in_code(''.join(output['data']['text/markdown']))
+        output['data']['text/markdown'] = signatures_as_written(''.join(output['data']['text/markdown']))
     path.write_text(json.dumps(nb, ensure_ascii=False), encoding='utf8')
 for notebook in sorted((root / 'nbs' / 'exercises').glob('*.ipynb')): exercise(notebook)
 for card in sorted((root / 'ddpm_mnist' / 'assets' / 'models').glob('*.md')): page(card, f'models/{card.name}')

@@ -49,7 +49,9 @@ def numbers(answer) -> list: # of tensors
     "What there is of numbers in an answer."
     return [torch.as_tensor(v).detach().flatten().double() for v in (answer if isinstance(answer, (tuple, list)) else [answer]) if isinstance(v, (torch.Tensor, np.ndarray, float))]
 
-def call(f, **args): # by position, in this order
+def call(f,
+    **args # handed over by position, in this order
+    ):
     "What `f` answers; `Wrong` if it changes an argument in place or does not answer the same twice."
     answers = []
     for _ in range(2):

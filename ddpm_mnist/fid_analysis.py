@@ -130,9 +130,10 @@ on: {machine}; torch {torch}; commit {commit}; {date}
 licence: as the package; MNIST has its own note beside it
 """
 
-def ship_digit_classifier(epochs: int = 8, seed: int = 0, assets: Path = ASSETS, results: Path = Path("results")) -> dict: # what the JSON holds
+def ship_digit_classifier(epochs: int = 8, seed: int = 0, assets: Path | None = None, results: Path = Path("results") # folders to write into; None: the package's
+    ) -> dict: # what the JSON holds
     "Train the classifier, measure it, and write everything that ships with it."
-    start = time.time(); model = train_digit_classifier(epochs, seed)
+    start, assets = time.time(), assets or ASSETS; model = train_digit_classifier(epochs, seed)
     info = run_info('python -c "from ddpm_mnist.fid_analysis import ship_digit_classifier as s; s()"', epochs=epochs, seed=seed, seconds=round(time.time() - start),
                     parameters=sum(p.numel() for p in model.parameters()), accuracy=accuracy(model), weights=state_hash(model.state_dict()))
     with replacing(assets / "digit_classifier.pth", "wb") as f: torch.save(model.state_dict(), f)

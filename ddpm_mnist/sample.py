@@ -179,6 +179,7 @@ def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform") ->
     return scheduler.respace(steps, spacing)
 
 def check_eta(eta: float):
+    "ValueError unless it is 0 to 1."
     if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (as much as DDPM)")
 
 def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
@@ -235,14 +236,12 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     seen = {t: xt for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, [0], device=device)) if t in ts}
     fig, axes = plt.subplots(2, 5, figsize=(9, 3.9))
     fig.subplots_adjust(wspace=0.85, hspace=0.55, left=0.02, right=0.98, top=0.86, bottom=0.06)
-    for r, (row, way, label) in enumerate([(forward, "->", r"$q(x_t\,|\,x_{t-1})$"), ([seen[t] for t in ts], "<-", r"$p_\theta(x_{t-1}\,|\,x_t)$")]):
+    for r, (row, way) in enumerate([(forward, "->"), ([seen[t] for t in ts], "<-")]):
         for i, (ax, state) in enumerate(zip(axes[r], row)):
             ax.imshow(to_unit(state)[0, 0].cpu(), cmap="gray", vmin=0, vmax=1); ax.axis("off")
             ax.set_title("$x_0$, the digit" if ts[i] < 0 else f"$x_{{{scheduler.timesteps[ts[i]]}}}$", fontsize=10)
-            if i < 4:
-                ax.annotate("", (1.78, 0.5), (1.07, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
-                if i in (0, 3): ax.text(1.425, 0.62, label, transform=ax.transAxes, ha="center", fontsize=8)
-    fig.text(0.02, 0.96, "forward: a fixed Gaussian step adds noise", fontsize=9); fig.text(0.02, 0.47, "reverse: the network's step removes it", fontsize=9)
+            if i < 4: ax.annotate("", (1.78, 0.5), (1.07, 0.5), xycoords="axes fraction", arrowprops=dict(arrowstyle=way, lw=1.5))
+    for y, words in ((0.96, r"forward: a fixed Gaussian step adds noise, $q(x_t\,|\,x_{t-1})$, many times in each arrow"), (0.47, r"reverse: the network's step removes it, $p_\theta(x_{t-1}\,|\,x_t)$")): fig.text(0.02, y, words, fontsize=10)
     return fig
 
 # %% ../nbs/03_sample.ipynb #8f332e04

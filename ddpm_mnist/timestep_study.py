@@ -40,7 +40,7 @@ def log_snr(scheduler: NoiseScheduler) -> torch.Tensor: # (n,), natural logarith
     return 2 * (scheduler.sqrt_alpha_bars / scheduler.sqrt_one_minus_alpha_bars).log()
 
 def told_right(scheduler: NoiseScheduler, steps: int) -> NoiseScheduler:
-    "The same, with the network told the trained step whose noise is nearest, eq. (1)."
+    "A rebuilt schedule, with the network told the trained step whose noise is nearest, eq. (1)."
     new = rebuilt(scheduler, steps)
     new.timesteps = [scheduler.timesteps[i] for i in (log_snr(new)[:, None] - log_snr(scheduler)).abs().argmin(1).tolist()]
     return new
@@ -147,13 +147,15 @@ def values_of(study: dict, way: str, steps: int, what: str = "fid") -> list[floa
     "What the seeds of one way and number of steps gave."
     return [r[what] for r in study["runs"] if (r["way"], r["steps"]) == (way, steps)]
 
-def study_table(study: dict, what: str = "fid", form: str = ".2f") -> str: # markdown
+def study_table(study: dict, what: str = "fid", form: str = ".2f", # one of `MEASURED`, and how it is printed
+    ways=tuple(WAYS) # columns; those without a run are left out
+    ) -> str: # markdown
     "Mean and spread over the seeds, one line for each number of steps."
     def cell(way, T):
         v = values_of(study, way, T, what)
         return (f"{np.mean(v):{form}}" + (f" ± {np.std(v, ddof=1):{form}}" if len(v) > 1 else "")) if v else "–"
-    ways = [w for w in WAYS if any(r["way"] == w for r in study["runs"])]
-    rows = [[str(T), *(cell(w, T) for w in ways)] for T in sorted({r["steps"] for r in study["runs"]})]
+    ways = [w for w in ways if any(r["way"] == w for r in study["runs"])]
+    rows = [[str(T), *(cell(w, T) for w in ways)] for T in sorted({r["steps"] for r in study["runs"] if r["way"] in ways})]
     return "\n".join("| " + " | ".join(r) + " |" for r in [["T′", *ways], ["--:"] * (len(ways) + 1), *rows])
 
 # %% ../nbs/04_timestep_study.ipynb #6ba3edfe

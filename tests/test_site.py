@@ -71,6 +71,7 @@ LOOK = r"""() => {
   return {
     overflow: [...root.scrollWidth > root.clientWidth ? [`${root.scrollWidth} > ${root.clientWidth}`] : [], ...all("body *").filter(beyond).map(name).slice(0, 3)],
     broken: [...document.images].filter(i => !i.naturalWidth).map(name), mute: [...document.images].filter(i => !i.alt.trim()).map(name),
+    cut: innerWidth > 1000 ? all(".katex-display").filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.querySelector("annotation").textContent.slice(0, 160)) : [],
     raw, wrong: all(".katex-error").map(name), unrendered: all(".math").filter(e => !e.querySelector(".katex")).map(name), formulas: all(".katex").length,
     links: all("a[href]").map(a => a.href), ids: all("[id]").map(e => e.id),
   };
@@ -138,6 +139,9 @@ def test_no_errors_in_the_console(seen): none_of(every(seen, "console"))
 def test_mathematics_is_rendered(seen):
     none_of([f"{key}: {finding}" for key in ("raw", "wrong", "unrendered") for finding in every(seen, key)])
     for path in ("00_scheduler.html", "03_sample.html", "exercises/scheduler.html"): assert all(seen[path, *view]["formulas"] > 5 for view in VIEWS), path
+
+
+def test_equations_fit_a_desk(seen): none_of(every(seen, "cut"))
 
 
 def test_links_within_the_site_resolve(site, seen, address):
