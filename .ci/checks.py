@@ -56,6 +56,23 @@ def links_to_notebooks_end_in_ipynb():
            for link in re.findall(r'\]\((\d\d\w*\.html[^)]*)\)', ''.join(c['source']))]
     expect(not bad, '\n'.join(bad))
 
+def equations_and_captions_are_counted():
+    "Each kind from 1 up; and no figure of a lesson without a caption."
+    bad, total = [], 0
+    for p in notebooks:
+        text = [''.join(c['source']) if c['cell_type'] == 'markdown' else '' for c in cells(p)]
+        counted = {'Figure': [re.match(r'\*Figure (\d+)\. ', t) for t in text], 'Table': [re.match(r'\*Table (\d+)\. ', t) for t in text], 'equation': [m for t in text for m in re.finditer(r'\\tag\{(\d+)\}', t)]}
+        for kind, found in counted.items():
+            numbers = [int(m[1]) for m in found if m]
+            total += len(numbers)
+            if numbers != [*range(1, len(numbers) + 1)]: bad.append(f'{p.name}: {kind} {numbers}, expected 1 to {len(numbers)}')
+        if p.name == 'index.ipynb': continue
+        for i, c in enumerate(cells(p)):
+            caption = next((t for t in text[i:] if t), '')
+            if any('image/png' in o.get('data', {}) for o in c.get('outputs', [])) and not caption.startswith('*Figure '): bad.append(f'{p.name}: a figure, and after it {caption[:60]!r}, expected "*Figure …"')
+    expect(not bad, '\n'.join(bad))
+    return f'{total} numbers'
+
 def readme_is_what_the_index_generates():
     unchanged_by(f'{sys.executable} -B .ci/readme.py')
 
@@ -144,7 +161,7 @@ def tests_folder_passes():
     built = {'SITE': str(root / '_proc' / '_docs')} if (root / '_proc' / '_docs' / 'index.html').exists() else {}
     return sh('python -m pytest -q -p no:cacheprovider tests', 60, {**environ, **built}).strip().splitlines()[-1]
 
-checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
+checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, equations_and_captions_are_counted, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
           modules_are_what_the_notebooks_export, notebooks_are_clean, site_builds_with_smalldocs]
 if (root / 'tests').exists(): checks.append(tests_folder_passes)
 if shutil.which('quarto'): checks.append(site_builds_with_quarto) # last: it takes the other site's place

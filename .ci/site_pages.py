@@ -1,4 +1,4 @@
-"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute; and signatures as they are written. The site's builder runs this first, in the folder it builds from."
+"Pages whose source is not in nbs/: exercises, model cards, changelog, how to contribute; signatures as they are written; links to numbered equations and figures. The site's builder runs this first, in the folder it builds from."
 import json, re, shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -41,8 +41,19 @@ def signatures_as_written(text):
     plain = lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', code).replace('__main__.', '').replace(':NoneType=None', '=None')
     return re.sub(r'^```.*?^```', lambda code: plain(code[0]), text, flags=re.M | re.S)
 
+def linked(text):
+    "Numbered equations, figures and tables get an anchor, and mentions of them, of this page or `of [another](page)`, a link to it."
+    def mention(m):
+        kind, number = ('equation', m[2]) if m[2] else (m[3].lower(), m[4])
+        return f'[{m[1]}]({m[6] or ""}#{kind}-{number}){m[5] or ""}'
+    text = re.sub(r'(?<![*\d])(?<!\d, )\b([Ee]q\. \((\d+)\)|([Ff]igure|[Tt]able) (\d+))( of \[[^\]]*\]\(([^)#]+)\))?', mention, text) # not a caption's own number, nor those of a paper of 2021
+    text = re.sub(r'^\*(Figure|Table) (\d+)\.', lambda m: f'[]{{#{m[1].lower()}-{m[2]}}}{m[0]}', text)
+    return re.sub(r'^\$\$(?:(?!\$\$).)*\\tag\{(\d+)\}\s*\$\$$', r'::: {#equation-\1}\n\g<0>\n:::', text, flags=re.M | re.S)
+
 for path in sorted(site.glob('*.ipynb')):
     nb = json.loads(path.read_text(encoding='utf8'))
+    for cell in nb['cells']:
+        if cell['cell_type'] == 'markdown': cell['source'] = linked(''.join(cell['source']))
     for output in [o for c in nb['cells'] for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]:
         output['data']['text/markdown'] = signatures_as_written(''.join(output['data']['text/markdown']))
     path.write_text(json.dumps(nb, ensure_ascii=False), encoding='utf8')
