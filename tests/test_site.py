@@ -67,7 +67,7 @@ LOOK = r"""() => {
   const root = document.documentElement, texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), raw = [];
   while (texts.nextNode()) { const n = texts.currentNode;
     if (/\$[^\s$][^$]*\$|\\begin|\\frac|\\\(|\\\[|\{#\w+-|(^|\s)@(eq|fig|tbl)-|\]\(/.test(n.data) && !n.parentElement.closest("code, pre, script, style, .katex")) raw.push(n.data.trim().slice(0, 160)); }
-  raw.push(...all("pre").flatMap(e => e.textContent.match(/.*\]\(http.*/g) || [])); // nor as it stands in code
+  raw.push(...all("pre").flatMap(e => e.textContent.match(/.*(\]\(http|__main__\.|:NoneType=).*/g) || [])); // nor as it stands in code, nor names that only the page's maker knows
   return {
     overflow: [...root.scrollWidth > root.clientWidth ? [`${root.scrollWidth} > ${root.clientWidth}`] : [], ...all("body *").filter(beyond).map(name).slice(0, 3)],
     broken: [...document.images].filter(i => !i.naturalWidth).map(name), mute: [...document.images].filter(i => !i.alt.trim()).map(name),
