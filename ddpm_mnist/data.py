@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'ASSETS', 'RESULTS', 'cache_dir', 'replacing', 'sweep', 'unpack_mnist', 'mnist_transform', 'mnist_dataset',
-           'mnist_tensor', 'to_unit', 'show_images']
+           'mnist_tensor', 'to_unit', 'to_uint8', 'show_images']
 
 # %% ../nbs/00_data.ipynb #658ba986
 import gzip, hashlib, os, platform, tempfile
@@ -25,10 +25,10 @@ RESULTS = PACKAGE / "results" if (PACKAGE / "results").exists() else PACKAGE.par
 # %% ../nbs/00_data.ipynb #ba26b702
 def cache_dir() -> Path: # an existing, writable folder
     "Where unpacked files are kept: `$DDPM_MNIST_CACHE`, else the user's cache, else a temporary folder."
-    wanted = os.environ.get("DDPM_MNIST_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm_mnist"
+    wanted = os.environ.get("DDPM_MNIST_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddpm_mnist"
     for folder in (Path(wanted), Path(tempfile.gettempdir()) / "ddpm_mnist"):
-        try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError: continue
+        try: folder = folder.expanduser(); folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError): continue # the latter if there is no home
         if os.access(folder, os.W_OK): return folder
     raise OSError(f"no writable folder for the unpacked data: tried {wanted} and the temporary folder; set DDPM_MNIST_CACHE to one")
 
@@ -38,7 +38,7 @@ def replacing(path, # the file to write, or to replace; its folder is made if ne
     mode: str = "w" # "w" or "wb"
     ) -> Iterator: # an open file
     "Write the whole file or nothing; OSError that names the file if it cannot be written."
-    path = Path(path); part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    path = Path(path); part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.ddpm_mnist.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, mode, encoding=None if "b" in mode else "utf8") as f: yield f
@@ -48,21 +48,21 @@ def replacing(path, # the file to write, or to replace; its folder is made if ne
         with suppress(OSError): part.unlink()
 
 def sweep(folder, name: str = "*"):
-    "Remove what killed processes left half-written of some files; not while others are writing them."
-    for part in Path(folder).glob(f"{name}.*.tmp"): part.unlink(missing_ok=True)
+    "Remove what `replacing` left half-written of some files when it was killed; not while others are writing them."
+    for part in Path(folder).glob(f"{name}.*.ddpm_mnist.tmp"): part.unlink(missing_ok=True)
 
 # %% ../nbs/00_data.ipynb #425e5dad
 def unpack_mnist(root: Path | None = None # folder to unpack into; `cache_dir()` if None
     ) -> Path: # `root`, now holding `MNIST/raw/*-ubyte` as torchvision reads them
-    "Unpack the MNIST files that ship with the package, once, each checked against its SHA-256; OSError if one is damaged."
+    "Unpack the MNIST files that ship with the package, once, each checked against its SHA-256; OSError if one is damaged. What is there already is kept if its size is right."
     root = Path(root or cache_dir())
     raw, packed = root / "MNIST" / "raw", ASSETS / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for line in (packed / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split()
         target = raw / name.removesuffix(".gz")
-        if target.exists(): continue
         data = (packed / name).read_bytes()
+        if target.exists() and target.stat().st_size == int.from_bytes(data[-4:], "little"): continue # gzip ends with the size
         if hashlib.sha256(data).hexdigest() != digest: raise OSError(f"{packed / name} is damaged; reinstall ddpm_mnist")
         with replacing(target, "wb") as f: f.write(gzip.decompress(data))
     return root
@@ -97,8 +97,15 @@ def to_unit(x: torch.Tensor # any shape, nominally in [-1, 1]
     "From the network's range [-1, 1] to picture range [0, 1], clamped."
     return x.add(1).div(2).clamp(0, 1)
 
+def to_uint8(x: torch.Tensor # any shape, floating, in [0, 1]
+    ) -> torch.Tensor: # the same shape, the nearest of the 256 greys
+    "From picture range [0, 1] to bytes; ValueError if x is anything else."
+    if not x.is_floating_point(): raise ValueError(f"x: got {x.dtype}, expected floating-point values in [0, 1]; of bytes, div(255) makes them")
+    if not ((x >= 0) & (x <= 1)).all(): raise ValueError(f"x: got values from {x.min():g} to {x.max():g}, expected 0 to 1; `to_unit` brings them there from [-1, 1], clamp(0, 1) cuts them off")
+    return x.mul(255).round().byte()
+
 # %% ../nbs/00_data.ipynb #27431b22
-def show_images(x: torch.Tensor, # (N, C, H, W) in [0, 1], C 1 or 3
+def show_images(x: torch.Tensor, # (N, C, H, W) in [0, 1], C 1 or 3; what lies outside is cut off
     ncols: int = 8, # pictures in a row
     titles=None, # N strings, one above each picture
     size: float = 0.9, # inches a picture
@@ -106,6 +113,7 @@ def show_images(x: torch.Tensor, # (N, C, H, W) in [0, 1], C 1 or 3
     "A grid of pictures without axes."
     if x.ndim != 4 or len(x) < 1 or x.shape[1] not in (1, 3):
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one picture (N, C, H, W) of 1 or 3 channels")
+    if not x.is_floating_point(): raise ValueError(f"x: got {x.dtype}, expected floating-point values in [0, 1]; of bytes, div(255) makes them")
     if titles is not None and len(titles) != len(x): raise ValueError(f"titles: got {len(titles)} for {len(x)} pictures")
     ncols = max(1, min(ncols, len(x)))
     nrows = -(-len(x) // ncols)

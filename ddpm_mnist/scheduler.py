@@ -8,6 +8,7 @@ __all__ = ['linear_betas', 'cosine_betas', 'check_schedule', 'NoiseScheduler', '
 
 # %% ../nbs/00_scheduler.ipynb #22b91080
 import math
+from numbers import Integral
 
 import torch
 
@@ -34,7 +35,9 @@ def check_schedule(num_timesteps, beta_start, beta_end, schedule, timesteps):
     for name, b in (("beta_start", beta_start), ("beta_end", beta_end)):
         if not 0 < b < 1: raise ValueError(f"{name}: got {b}, expected a variance in (0, 1)")
     if schedule not in ("linear", "cosine"): raise ValueError(f"schedule: got {schedule!r}, expected 'linear' or 'cosine'")
-    if timesteps is not None and (not timesteps or list(timesteps) != sorted(set(timesteps)) or timesteps[0] < 0 or timesteps[-1] >= num_timesteps):
+    if schedule == "cosine" and (beta_start, beta_end) != (1e-4, 0.02):
+        raise ValueError(f"beta_start, beta_end: got {beta_start}, {beta_end}, but the cosine schedule has no limits of beta; leave them out")
+    if timesteps is not None and (not timesteps or not all(isinstance(t, int) for t in timesteps) or timesteps != sorted(set(timesteps)) or timesteps[0] < 0 or timesteps[-1] >= num_timesteps):
         raise ValueError(f"timesteps: got {timesteps}, expected increasing steps in 0 .. {num_timesteps - 1}; `respace` chooses them")
 
 # %% ../nbs/00_scheduler.ipynb #71f49474
@@ -42,15 +45,16 @@ class NoiseScheduler:
     "The forward process and its posterior (Ho et al. 2020, eq. 2-7); coefficients (n,), computed in float64, kept in float32."
     def __init__(self,
         num_timesteps: int = 800, # T of the trained schedule, at least 1
-        beta_start: float = 1e-4, beta_end: float = 0.02, # limits of the linear schedule, in (0, 1)
+        beta_start: float = 1e-4, beta_end: float = 0.02, # limits of the linear schedule, in (0, 1); the cosine schedule has none
         schedule: str = "linear", # "linear" or "cosine"
         device=None, # where the coefficients live
-        timesteps: list[int] | None = None # the trained steps that are kept, increasing; all of them if None
+        timesteps: list[int] | None = None # the trained steps that are kept, increasing (an array or a tensor too); all of them if None
         ):
+        if timesteps is not None: timesteps = torch.as_tensor(timesteps).tolist()
         check_schedule(num_timesteps, beta_start, beta_end, schedule, timesteps)
         self.config = dict(num_timesteps=num_timesteps, beta_start=beta_start, beta_end=beta_end, schedule=schedule, timesteps=timesteps)
         betas = linear_betas(num_timesteps, beta_start, beta_end) if schedule == "linear" else cosine_betas(num_timesteps)
-        self.timesteps = list(range(num_timesteps)) if timesteps is None else list(timesteps)
+        self.timesteps = list(range(num_timesteps)) if timesteps is None else timesteps
         self._set_coefficients(torch.cumprod(1 - betas, 0)[self.timesteps], device)
 
     def _set_coefficients(self, alpha_bars, device):
@@ -79,7 +83,7 @@ class NoiseScheduler:
 # %% ../nbs/00_scheduler.ipynb #6fce6b29
 def at(coefficients: torch.Tensor, t) -> torch.Tensor: # (B, 1, 1, 1), or a scalar tensor if t is an int
     "The coefficient of step t."
-    return coefficients[t] if isinstance(t, int) else coefficients[t][:, None, None, None]
+    return coefficients[t] if isinstance(t, Integral) else coefficients[t][:, None, None, None]
 
 # %% ../nbs/00_scheduler.ipynb #754f4bd6
 def check_images(x, name: str = "x"):
@@ -92,7 +96,7 @@ def check_images(x, name: str = "x"):
 
 def check_timesteps(t, T: int, batch: int):
     "An int or an integer tensor (batch,) in 0 .. T-1, or a ValueError that says what came."
-    if isinstance(t, int):
+    if isinstance(t, Integral):
         if not 0 <= t < T: raise ValueError(f"t: got {t}, expected 0 <= t <= {T - 1}")
         return
     if not torch.is_tensor(t) or t.dtype not in (torch.int64, torch.int32):

@@ -68,7 +68,7 @@ def test_training_killed_thirty_times(digits, whole, tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_says_so(digits, whole, tmp_path, how):
     program = ("import sys, torch; torch.set_num_threads(1); from ddpm_mnist import train; from ddpm_mnist.data import mnist_tensor; digits = mnist_tensor(train=False)[0][:3200].contiguous(); "
-               "train.mnist_tensor = lambda device: (digits, None); train.main(preset='tiny', save_model_path=sys.argv[1], resume='resume' in sys.argv)")
+               "train.mnist_tensor = lambda device: (digits, None); train.ddpm_train(preset='tiny', save_model_path=sys.argv[1], resume='resume' in sys.argv)")
     p = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     while "img/s" not in (line := p.stderr.read(60)) and p.poll() is None: pass # it has begun
     time.sleep(1); p.send_signal(how)

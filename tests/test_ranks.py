@@ -77,7 +77,7 @@ def step_and_die(state, *args):
     if state.step == 30 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": os._exit(9)
     return step(state, *args)
 train.train_step, train.mnist_tensor = step_and_die if "dies" in sys.argv else step, lambda device: (digits, None)
-train.main(preset="tiny", save_model_path=sys.argv[1], device="cpu")
+train.ddpm_train(preset="tiny", save_model_path=sys.argv[1], device="cpu")
 """
 
 def moved(weights, model): # how far training has moved the weights
