@@ -42,7 +42,7 @@ def one_channel(x: torch.Tensor # (N, 1 or 3, 28, 28)
     ) -> torch.Tensor: # (N, 1, 28, 28)
     "Equal channels back to one, by their mean; ValueError unless the picture has MNIST's size."
     if x.shape[2:] != (28, 28): raise ValueError(f"images: got {x.shape[2]}×{x.shape[3]} pixels, expected 28×28; pictures are never resized")
-    return x.mean(1, keepdim=True)
+    return x.float().mean(1, keepdim=True)
 
 # %% ../nbs/04_classifier.ipynb #752d62fa
 def conv_block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -112,7 +112,8 @@ def run_info(command: str, # as typed
     def git(*args):
         try: return subprocess.run(["git", *args], capture_output=True, text=True, check=True, cwd=ASSETS.parent).stdout.strip()
         except (OSError, subprocess.CalledProcessError): return ""
-    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results")) # "+": changed since that commit
+    root = ASSETS.parent.parent # of a checkout; an installed copy may lie in somebody else's
+    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results")) if git("rev-parse", "--show-toplevel") == str(root.resolve()) else "" # "+": changed since that commit
     about = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     cpu = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.machine())
     return dict(command=command, commit=commit or "not from a checkout", machine=f"{cpu}, {os.cpu_count()} cores", torch=torch.__version__,
@@ -156,5 +157,5 @@ def confidence(images: torch.Tensor # (N, 1 or 3, 28, 28) in [0, 1]
     ) -> tuple[torch.Tensor, torch.Tensor]: # largest probability (N,) and its digit (N,) int64
     "How sure the digit classifier is of each picture, and of what."
     check_pictures(images)
-    with torch.inference_mode(): p = torch.cat([digit_classifier()(one_channel(b)).softmax(1) for b in images.split(500)])
+    with torch.inference_mode(): p = torch.cat([digit_classifier(None)(one_channel(b.cpu())).softmax(1) for b in images.split(500)])
     return p.max(1)

@@ -11,12 +11,13 @@ __all__ = ['CARD', 'EXTRACTORS', 'covariance_factor', 'check_gaussian', 'frechet
            'save_samples']
 
 # %% ../nbs/04_fid_analysis.ipynb #d3eaa289
-import copy, json, sys, time
+import copy, sys, time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
 from unittest import mock
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 
 from .classifier import (CONFIDENT, accuracy, check_pictures, confidence, digit_classifier, load_weights, one_channel, real_digits, run_info,
                                    state_hash, train_digit_classifier, write_json)
-from .data import ASSETS, cache_dir, replacing
+from .data import ASSETS, cache_dir, replacing, to_uint8
 from .train import my_device
 
 # %% ../nbs/04_fid_analysis.ipynb #e29b2cdd
@@ -35,6 +36,7 @@ def covariance_factor(sigma: np.ndarray # (d, d), symmetric, no negative eigenva
     ) -> np.ndarray: # F (d, rank) with F @ F.T == sigma
     "A factor of a covariance; eigenvalues that are only rounding are left out."
     w, v = np.linalg.eigh(sigma)
+    if w[0] < -1e-5 * abs(w[-1]): raise ValueError(f"sigma: got an eigenvalue of {w[0]:.3g} beside one of {w[-1]:.3g}, expected a covariance, which has none below 0")
     keep = w > max(w[-1], 0) * len(w) * np.finfo(np.float64).eps
     return v[:, keep] * np.sqrt(w[keep])
 
@@ -97,7 +99,7 @@ def save(self: FeatureStats, path, # an .npz file
     **more # further arrays or strings to keep with them
     ):
     "Write pytorch-fid's `.npz`: `mu`, `sigma`, and `n` besides."
-    with replacing(path, "wb") as f: np.savez(f, mu=self.mu, sigma=self.sigma, n=self.n, **more)
+    with replacing(path, "wb") as f: np.savez(f, mu=self.mu, sigma=self.sigma, **({} if self.n is None else {"n": self.n}), **more)
 
 @patch(cls_method=True)
 def load(cls: FeatureStats, path # an .npz file with `mu` and `sigma`, ours or pytorch-fid's
@@ -177,8 +179,8 @@ def inception_extractor(weights=None, # a local file of the FID weights; None: t
     "The 2048 features of pytorch-fid; ImportError tells what to install."
     try: from pytorch_fid import inception
     except ImportError: raise ImportError("extractor 'inception' needs pytorch-fid: pip install 'ddpm_mnist[inception]'") from None
-    state = load_weights(weights) if weights else torch.hub.load_state_dict_from_url(inception.FID_WEIGHTS_URL, map_location="cpu",
-                                                                                     check_hash=True, weights_only=True)
+    try: state = load_weights(weights) if weights else torch.hub.load_state_dict_from_url(inception.FID_WEIGHTS_URL, map_location="cpu", check_hash=True, weights_only=True)
+    except URLError as e: raise OSError(f"weights: {inception.FID_WEIGHTS_URL} cannot be fetched ({e.reason}); fetch that file where there is a network, and give it as `weights`") from None
     try:
         with mock.patch.object(inception, "load_state_dict_from_url", lambda *a, **k: state): model = inception.InceptionV3()
     except RuntimeError: raise ValueError(f"weights: {weights} belongs to another network, expected pytorch-fid's Inception") from None
@@ -188,6 +190,7 @@ def inception_extractor(weights=None, # a local file of the FID weights; None: t
 
 EXTRACTORS = dict(mnist=mnist_extractor, inception=inception_extractor)
 
+@lru_cache(maxsize=4) # one extractor, and `some_features` know it again
 def load_extractor(name: str = "mnist", # "mnist" or "inception"
     weights=None, device=None) -> Extractor:
     "An extractor by name."
@@ -207,6 +210,7 @@ def reference_stats(extractor: Extractor,
     progress: bool = True) -> FeatureStats:
     "Statistics of real digits: shipped, kept from an earlier call, or computed now (long for Inception without a GPU)."
     if split not in ("train", "test"):
+        if not Path(split).is_file(): raise FileNotFoundError(f"reference: got {str(split)!r}, expected 'train', 'test', or an .npz file with mu and sigma")
         stats = FeatureStats.load(split)
         if len(stats.mu) != extractor.dim:
             raise ValueError(f"reference: {split} has {len(stats.mu)} features, extractor {extractor.name!r} has {extractor.dim}; it was made with another one")
@@ -281,7 +285,7 @@ def nearest_training(images: torch.Tensor, # (N, 1 or 3, 28, 28) in [0, 1]
     "The nearest of the 60,000 training digits, by Euclidean distance of the pixels."
     check_pictures(images)
     train = real_digits(True)[0].flatten(1); half = train.square().sum(1) / 2
-    x = one_channel(images).flatten(1)
+    x = one_channel(images.cpu()).flatten(1)
     which = torch.cat([(half - b @ train.T).argmin(1) for b in x.split(batch_size)]) # |b - t|²/2 = |b|²/2 + |t|²/2 - b·t, and |b|² is the same for every t
     return (x - train[which]).norm(dim=1), which # computed from the difference: exactly 0 for a copy
 
@@ -300,8 +304,9 @@ def folder_batches(folder, # holds .png files
         batch = []
         for p in paths[i:i + batch_size]:
             try:
-                with Image.open(p) as im: a = np.asarray(im.convert("RGB"))
+                with Image.open(p) as im: mode, a = im.mode, np.asarray(im.convert("RGB"))
             except Exception as e: raise ValueError(f"folder: {p.name} is not a readable PNG ({type(e).__name__})") from None
+            if mode not in ("1", "L", "RGB"): raise ValueError(f"folder: {p.name} is a PNG of mode {mode}, expected 8-bit grey or RGB; more bits, or what is transparent, would be lost")
             size = size or a.shape
             if a.shape != size:
                 raise ValueError(f"folder: {p.name} is {a.shape[1]}×{a.shape[0]} pixels, {paths[0].name} is {size[1]}×{size[0]}; expected one size")
@@ -311,7 +316,7 @@ def folder_batches(folder, # holds .png files
 # %% ../nbs/04_fid_analysis.ipynb #61cffced
 def quantise(x: torch.Tensor) -> torch.Tensor: # the same, in steps of 1/255
     "As a PNG stores it, rounded to nearest."
-    return x.mul(255).round().div(255)
+    return to_uint8(x).float().div(255)
 
 # %% ../nbs/04_fid_analysis.ipynb #42123b58
 def appearance(images: torch.Tensor, # (N, 1 or 3, 28, 28) in [0, 1]
@@ -350,8 +355,9 @@ def evaluate_samples(images, # (N, C, 28, 28) in [0, 1], or an iterable of such 
     "Distance, floor and appearance of a set of pictures; ValueError for fewer than two."
     extractor, stats, seen, features = extractor or load_extractor(), FeatureStats(), [], []
     for b in images.split(1000) if torch.is_tensor(images) else images:
-        b = quantise(b); features.append(extractor(b)); stats.update(features[-1])
-        if b.shape[2:] == (28, 28): seen.append(one_channel(b).mul(255).round().byte())
+        if not len(b): continue
+        check_pictures(b); b = quantise(b); features.append(extractor(b)); stats.update(features[-1])
+        if b.shape[2:] == (28, 28): seen.append(to_uint8(one_channel(b)))
     if stats.n < 2: raise ValueError(f"images: got {stats.n}, expected at least 2; a covariance needs them, and a meaningful one thousands")
     ref, other, real = reference_stats(extractor, reference), "train" if reference == "test" else "test", {}
     features = np.concatenate(features)
@@ -370,8 +376,8 @@ def evaluate_samples(images, # (N, C, 28, 28) in [0, 1], or an iterable of such 
 # %% ../nbs/04_fid_analysis.ipynb #2428d602
 @lru_cache(maxsize=1)
 def real_appearance() -> dict:
-    "The same of the 10,000 real test digits."
-    return appearance(real_digits(False)[0])
+    "The same of the 10,000 real test digits, in a random order: the file is not shuffled."
+    return appearance(some_digits("test", 10_000))
 
 # %% ../nbs/04_fid_analysis.ipynb #40171fc4
 def report(r: dict) -> str: # a few lines
@@ -385,10 +391,10 @@ def report(r: dict) -> str: # a few lines
     if "kid" in r:
         beside = lambda name, form: f"{r[name]:{form}}" + (f" (real {other} digits {r['real'][name]:{form}})" if name in r["real"] else "")
         lines += [f"kernel distance (centred) {beside('kid', '.4f')}, precision {beside('precision', '.1%')}, recall {beside('recall', '.1%')}"]
-    if "class_counts" in r: lines += [f"confident (≥ {r['confident_from']}): {r['confident_share']:.1%}, real test digits {r['real']['confident_share']:.1%}",
+    if "class_counts" in r: lines += [f"confident (>= {r['confident_from']}): {r['confident_share']:.1%}, real test digits {r['real']['confident_share']:.1%}",
         f"digits 0-9: {' '.join(map(str, r['class_counts']))}",
         f"median distance to the nearest training digit: {r['nearest_median']:.2f}, real test digits {r['real']['nearest_median']:.2f}"]
-    if r["n"] < 2000: lines.append(f"warning: {r['n']:,} images are few. A sample's mean and covariance differ from the truth by chance, which only ever adds to the FID, "
+    if r["n"] < 2000: lines.append(f"warning: {r['n']:,} images are few. A sample's mean and covariance differ from the truth by chance, which on average adds to the FID, "
                                    "the more the fewer images there are; compare with numbers from the same n, or use 10,000")
     return "\n".join(lines)
 
@@ -406,9 +412,11 @@ def ddpm_fid(folder: str, # folder of PNGs
     "FID of a folder of generated digits, with its floor."
     try:
         result = evaluate_samples(folder_batches(folder, n), load_extractor(extractor, weights, my_device(device)), reference, not no_floor)
-        if json: write_json(json, result | {"run": run_info(f"ddpm_fid {Path(folder).name} --extractor {extractor} --reference {Path(reference).name}")})
+        print(report(result))
+        options = {"extractor": extractor, "weights": weights and Path(weights).name, "reference": Path(reference).name, "n": n, "no_floor": no_floor or None} # names, not where they lie
+        command = " ".join(["ddpm_fid", Path(folder).resolve().name, *(f"--{k}" if v is True else f"--{k} {v}" for k, v in options.items() if v is not None)])
+        if json: write_json(json, result | {"run": run_info(command)})
     except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_fid: {e}")
-    print(report(result))
 
 # %% ../nbs/04_fid_analysis.ipynb #081c9dec
 def load_samples(path # .npz with `images`, uint8 (N, 28, 28)
@@ -419,4 +427,4 @@ def load_samples(path # .npz with `images`, uint8 (N, 28, 28)
 def save_samples(images: torch.Tensor, # (N, C, 28, 28) in [0, 1]
     path):
     "Pack pictures in one file, as uint8, one channel."
-    with replacing(path, "wb") as f: np.savez_compressed(f, images=one_channel(images)[:, 0].mul(255).round().byte().cpu().numpy())
+    with replacing(path, "wb") as f: np.savez_compressed(f, images=to_uint8(one_channel(images)[:, 0]).cpu().numpy())

@@ -113,6 +113,7 @@ def pixels(x: torch.Tensor # (3, H, W), nominally in [-1, 1]
 @cache
 def first_of(digit: int) -> torch.Tensor: # (1, 3, 28, 28) in [-1, 1]
     "The first of its class in the test split."
+    if digit not in range(10): raise ValueError(f"digit: got {digit}, expected 0 to 9")
     x, y = mnist_tensor(train=False)
     return x[(y == digit).nonzero()[0]]
 
