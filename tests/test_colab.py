@@ -28,7 +28,7 @@ def requirement(path): # the exercises need nothing beside the library
     return f"ddpm_mnist{'[notebooks]' if path in LESSONS else ''} @ git+{SETTINGS['git_url']}@v{SETTINGS['version']}"
 
 def installing(path):
-    return f'{"#| hide" if path in LESSONS else "# Colab gets the package here; elsewhere it is there already"}\nif "google.colab" in str(get_ipython()):\n    %pip install -q "{requirement(path)}"'
+    return f'{"#| hide" if path in LESSONS else "# Colab gets the package here; elsewhere run the %pip line by itself, if the package is not there yet"}\nif "google.colab" in str(get_ipython()):\n    %pip install -q "{requirement(path)}"'
 
 def write_cells(path): # the second and third cell of a notebook
     nb = read(path); cells = nb["cells"]
