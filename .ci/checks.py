@@ -166,6 +166,7 @@ checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, equation
 if (root / 'tests').exists(): checks.append(tests_folder_passes)
 if shutil.which('quarto'): checks.append(site_builds_with_quarto) # last: it takes the other site's place
 
+if changes(): sys.exit(f'{root} has changes that the checks would throw away; run .ci/run, which works in a clone')
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 failed = 0
 for check in checks:

@@ -30,8 +30,9 @@ def exercise(source):
     title, description, text = re.fullmatch(r'# (.+?)\n\n> (.+?)\n\n(.*)', ''.join(nb['cells'][0]['source']), re.S).groups()
     download = f"{url}/raw/v{settings['DEFAULT']['version']}/{source.relative_to(root).as_posix()}"
     colab = re.search(r'\]\((https://colab[^)]+)\)', ''.join(nb['cells'][1]['source']))[1] # of the badge
+    lesson = next((root / 'nbs').glob(f'[0-9][0-9]_{source.stem}*.ipynb')).name
     head = [dict(cell_type='raw', metadata={}, source=front_matter(title=title, description=description)),
-            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or [open it in Colab]({colab}).\n\n{text}')]
+            dict(cell_type='markdown', metadata={}, source=f'This is a notebook to work in: [download it]({download}), or [open it in Colab]({colab}). It belongs to [this lesson](../{lesson}); how it goes, [the page of all exercises](../exercises.ipynb) says.\n\n{text}')]
     target = site / 'exercises' / source.name
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({**nb, 'cells': head + nb['cells'][1:]}, ensure_ascii=False), encoding='utf8')

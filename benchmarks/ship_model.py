@@ -40,7 +40,7 @@ Loss of each epoch: {losses}.
 
 ## Known failures
 
-A share of the samples is no digit: strokes that end nowhere, or halves of two digits; `06_models` counts and shows them. Nobody can ask for a particular digit. It knows MNIST and nothing else.
+A share of the samples is no digit: strokes that end nowhere, or halves of two digits; the page *The models that ship* counts and shows them. Nobody can ask for a particular digit. It knows MNIST and nothing else.
 
 To draw the first column again, and measure it: `{again}`.
 
