@@ -47,6 +47,10 @@ def task(nb, key): return next(c for c in nb["cells"] if c["metadata"].get("nbgr
 def write(key, text): return lambda nb: task(nb, key).update(source=text)
 def wrong(key, name): # the solution is the wrong one of this name; made in a scope of its own, whose names are not the student's
     return write(key, f"scope = {{}}\nexec({SCOPE + MUTANTS[key][0]!r}, scope)\n{key} = scope['wrong'][{name!r}][0]")
+def not_shown(nb): # what only shows something is not graded, and takes time
+    graded = [i for i, c in enumerate(nb["cells"]) if "nbgrader" in c["metadata"]]
+    for c in nb["cells"][graded[0]:]:
+        if c["cell_type"] == "code" and "nbgrader" not in c["metadata"]: c["source"] = ""
 def noisy(nb):
     for c in nb["cells"]:
         c["source"] = "".join(c["source"]).replace("    ### BEGIN SOLUTION\n", "    import sys, warnings; warnings.warn('noisy'); print('noisy', file=sys.stderr)\n")
@@ -82,7 +86,7 @@ def courses(tmp_path_factory): # one for each assignment, handed in and graded, 
         hand_in(course, "right", a)
         hand_in(course, "untouched", a, lambda nb: nb.update(json.loads((course / "release" / a / f"{a}.ipynb").read_text(encoding="utf8"))))
         hand_in(course, "noisy", a, noisy)
-        for student, mistakes in mixtures(a).items(): hand_in(course, student, a, lambda nb: [wrong(*m)(nb) for m in mistakes.items()])
+        for student, mistakes in mixtures(a).items(): hand_in(course, student, a, lambda nb: [not_shown(nb), *(wrong(*m)(nb) for m in mistakes.items())])
         done = nbgrader(course, "autograde", a)
         assert done.returncode == 0, done.stderr[-3000:]
         done = nbgrader(course, "generate_feedback", a)

@@ -90,7 +90,7 @@ def test_notebook_runs_to_its_end(browser, server, path):
 def test_untouched_exercise_says_what_is_missing(browser, server, path):
     with opened(browser, server, path) as page:
         cells = run_all(page); keep(page, path.removesuffix(".ipynb").replace("/", "_"))
-    assert errors(cells) == ["Failed: nothing is written here yet"] # the first check; the rest is not run
+    assert errors(cells) == ["Failed: nothing is written here yet, or the line `raise NotImplementedError` still stands below what you wrote"] # the first check; the rest is not run
 
 
 @pytest.fixture(scope="module")
