@@ -56,7 +56,8 @@ def check_gaussian(mu, sigma, which: str # "1" or "2": the end of the arguments'
 
 def frechet_distance(mu1, # mean (d,)
     sigma1, # covariance (d, d)
-    mu2, sigma2 # the other Gaussian
+    mu2, # of the other Gaussian (d,)
+    sigma2 # (d, d)
     ) -> float: # the squared distance, at least 0; in squared units of the features
     "Squared Fréchet distance of two Gaussians (Dowson & Landau 1982), in float64; ValueError on NaN, a shape that does not fit or a sigma that is no covariance."
     (mu1, sigma1), (mu2, sigma2) = check_gaussian(mu1, sigma1, "1"), check_gaussian(mu2, sigma2, "2")
@@ -192,22 +193,26 @@ EXTRACTORS = dict(mnist=mnist_extractor, inception=inception_extractor)
 
 @lru_cache(maxsize=4) # one extractor, and `some_features` know it again
 def load_extractor(name: str = "mnist", # "mnist" or "inception"
-    weights=None, device=None) -> Extractor:
+    weights=None, # a local file of weights; None: those that ship, or the usual download
+    device=None # where it computes; the CPU if None
+    ) -> Extractor: # called with pictures, returns features
     "An extractor by name."
     if name not in EXTRACTORS: raise ValueError(f"extractor: got {name!r}, expected one of {', '.join(map(repr, EXTRACTORS))}")
     return EXTRACTORS[name](weights, device)
 
 # %% ../nbs/04_fid_analysis.ipynb #62912fcc
 def feature_stats(images, # (N, C, H, W) in [0, 1], or an iterable of such batches
-    extractor: Extractor) -> FeatureStats:
+    extractor: Extractor # from `load_extractor`
+    ) -> FeatureStats: # number, mean and covariance of the features
     "Statistics of a set of pictures."
     stats = FeatureStats()
     for b in images.split(1000) if torch.is_tensor(images) else images: stats.update(extractor(b))
     return stats
 
-def reference_stats(extractor: Extractor,
+def reference_stats(extractor: Extractor, # from `load_extractor`
     split: str = "train", # "train", "test", or an .npz file such as pytorch-fid's
-    progress: bool = True) -> FeatureStats:
+    progress: bool = True # show a bar if they have to be computed
+    ) -> FeatureStats: # number, mean and covariance of the features
     "Statistics of real digits: shipped, kept from an earlier call, or computed now (long for Inception without a GPU)."
     if split not in ("train", "test"):
         if not Path(split).is_file(): raise FileNotFoundError(f"reference: got {str(split)!r}, expected 'train', 'test', or an .npz file with mu and sigma")
@@ -223,7 +228,9 @@ def reference_stats(extractor: Extractor,
     stats.save(kept, weights=extractor.weights)
     return stats
 
-def fid(a: FeatureStats, b: FeatureStats) -> float:
+def fid(a: FeatureStats, # of one set of pictures
+    b: FeatureStats # of the other
+    ) -> float: # in squared units of the features, at least 0
     "The Fréchet distance of two sets of features."
     return frechet_distance(a.mu, a.sigma, b.mu, b.sigma)
 
@@ -254,7 +261,8 @@ def kernel_sum(x: np.ndarray, y: np.ndarray, # (n, d) and (m, d)
     "The kernel of Bińkowski et al. (2018), summed over all pairs."
     return sum(((b @ y.T / x.shape[1] + 1) ** 3).sum() for b in np.split(x, range(rows, len(x), rows)))
 
-def kid(x: np.ndarray, y: np.ndarray # features (n, d) and (m, d), float64
+def kid(x: np.ndarray, # features (n, d), float64
+    y: np.ndarray # features (m, d), float64
     ) -> float: # in units of the kernel; below 0 by chance only
     "Unbiased squared kernel distance, eq. (6); ValueError for fewer than two features on a side."
     for name, v in (("x", x), ("y", y)):
@@ -267,8 +275,10 @@ def radii(x: torch.Tensor, k: int) -> torch.Tensor: # (n, d) to (n,)
     "How far it is from each point to its k-th nearest other."
     return torch.cat([torch.cdist(b, x).kthvalue(k + 1, dim=1).values for b in x.split(1000)]) # the nearest is the point itself
 
-def precision_recall(real: np.ndarray, drawn: np.ndarray, # features (n, d) and (m, d); n = m, to be comparable
-    k: int = 3) -> tuple[float, float]: # both in [0, 1]
+def precision_recall(real: np.ndarray, # features (n, d)
+    drawn: np.ndarray, # features (m, d); n = m, to be comparable
+    k: int = 3 # the radius of a ball reaches to the k-th nearest other
+    ) -> tuple[float, float]: # both in [0, 1]
     "Share of drawn pictures among the real, and of real ones among the drawn, eq. (7); ValueError for fewer than k + 1 on a side."
     for name, v in (("real", real), ("drawn", drawn)):
         if v.ndim != 2 or len(v) <= k: raise ValueError(f"{name}: got shape {v.shape}, expected (n, d) with n above k = {k}")

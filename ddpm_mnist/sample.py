@@ -198,8 +198,11 @@ def check_eta(eta: float):
     "ValueError unless it is 0 to 1."
     if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (as much as DDPM)")
 
-def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
-    steps: int = 50, eta: float = 0.0, # network calls; see `ddim_step`
+def ddim_sample(model, # from `load_model`, or called alike
+    scheduler: NoiseScheduler, # its own
+    n: int, # images to draw, at least 1
+    steps: int = 50, # network calls, 1 .. the scheduler's steps
+    eta: float = 0.0, # share of DDPM's noise, in [0, 1], see `ddim_step`
     spacing: str = "uniform", # see `spaced_timesteps`
     **more # seed, batch_size ...: as in `ddpm_sample`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
@@ -207,8 +210,11 @@ def ddim_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
     check_eta(eta)
     return ddpm_sample(model, respaced(scheduler, steps, spacing), n, new_step=lambda: partial(ddim_step, eta=eta), **more)
 
-def dpm_solver_sample(model, scheduler: NoiseScheduler, n: int, # as in `ddpm_sample`
-    steps: int = 20, eta: float = 0.0, # network calls; share of fresh noise, see `dpm_solver_step`
+def dpm_solver_sample(model, # from `load_model`, or called alike
+    scheduler: NoiseScheduler, # its own
+    n: int, # images to draw, at least 1
+    steps: int = 20, # network calls, 1 .. the scheduler's steps
+    eta: float = 0.0, # share of fresh noise, in [0, 1], see `dpm_solver_step`
     spacing: str = "uniform", # see `spaced_timesteps`
     **more # seed, batch_size ...: as in `ddpm_sample`
     ) -> torch.Tensor: # (n, C, 28, 28) in [0, 1], on the CPU
@@ -284,9 +290,12 @@ def claim_folder(folder, settings: dict # what decides the images
     return folder
 
 # %% ../nbs/03_sample.ipynb #43f02b5d
-def sample_to_folder(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
-    n: int, folder, # images in all; where 00001.png ... go
-    seed: int = 0, batch_size: int = 256, # as in `ddpm_sample`
+def sample_to_folder(model, # from `load_model`, or called alike
+    scheduler: NoiseScheduler, # its own, or respaced from it
+    n: int, # images in all, at least 1
+    folder, # where 00001.png ... go
+    seed: int = 0, # fixes the images
+    batch_size: int = 256, # images at a time
     name: str = "", # of the model, for the note in the folder
     progress: bool = True, # show a bar
     sampler: str = "ddpm" # one of `SAMPLERS`

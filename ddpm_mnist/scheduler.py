@@ -14,7 +14,8 @@ import torch
 
 # %% ../nbs/00_scheduler.ipynb #db096091
 def linear_betas(T: int, # number of steps
-    beta_start: float = 1e-4, beta_end: float = 0.02 # first and last beta, in (0, 1)
+    beta_start: float = 1e-4, # the first beta, in (0, 1)
+    beta_end: float = 0.02 # the last
     ) -> torch.Tensor: # (T,), float64
     "The linear schedule of Ho et al. 2020, section 4."
     return torch.linspace(beta_start, beta_end, T, dtype=torch.float64)
@@ -45,7 +46,8 @@ class NoiseScheduler:
     "The forward process and its posterior (Ho et al. 2020, eq. 2-7); coefficients (n,), computed in float64, kept in float32."
     def __init__(self,
         num_timesteps: int = 800, # T of the trained schedule, at least 1
-        beta_start: float = 1e-4, beta_end: float = 0.02, # limits of the linear schedule, in (0, 1); the cosine schedule has none
+        beta_start: float = 1e-4, # first beta of the linear schedule, in (0, 1); the cosine schedule has no limits
+        beta_end: float = 0.02, # the last
         schedule: str = "linear", # "linear" or "cosine"
         device=None, # where the coefficients live
         timesteps: list[int] | None = None # the trained steps that are kept, increasing (an array or a tensor too); all of them if None
@@ -123,8 +125,8 @@ def add_noise(self: NoiseScheduler,
 # %% ../nbs/00_scheduler.ipynb #7f0124e1
 def forward_diffusion(x0: torch.Tensor, # clean images (B, C, H, W), in [-1, 1]
     t, # step, (B,) int64 or an int
-    scheduler: NoiseScheduler,
-    noise: torch.Tensor | None = None # drawn here if None
+    scheduler: NoiseScheduler, # whose alpha_bars are used
+    noise: torch.Tensor | None = None # standard normal, shape of x0; drawn here if None
     ) -> tuple[torch.Tensor, torch.Tensor]: # (xt, noise)
     "A sample of q(x_t | x_0) and the noise in it."
     check_images(x0, "x0")

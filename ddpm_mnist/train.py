@@ -117,7 +117,7 @@ class TrainConfig:
     prediction: str = "eps" # what the network says: the noise, or "v", see `FromVelocity`
     weighting: str = "eps" # what an error costs: "eps", "v" or "min_snr", see `loss_weight`
     precision: str = "auto" # or "float32", "bfloat16", "float16": see `number_format`
-    seed: int = 0
+    seed: int = 0 # of all randomness: weights, digits, t and noise
 
     def __post_init__(self):
         whole = lambda least: (lambda v: type(v) is int and v >= least, f"a whole number, {least} or more")
@@ -282,7 +282,8 @@ def load_plain(path: Path, argument: str, # the file; the argument's name, for m
     except (RuntimeError, EOFError, OSError): raise damaged from None
 
 def load_checkpoint(path, # a file written by `save_atomic`, or the name of a model that ships with the package
-    device="cpu") -> dict:
+    device="cpu" # where its tensors go
+    ) -> dict: # `weights`, `ema`, the configurations `unet`, `scheduler` and `config`, `step`, `log`, and what a training needs to go on
     "What `ddpm_train` wrote; FileNotFoundError if missing, ValueError if it is damaged, holds code or is something else."
     shipped = {p.stem: p for p in sorted((ASSETS / "models").glob("*.pth"))}
     path = Path(path) if Path(path).is_file() else shipped.get(str(path), Path(path))
@@ -398,7 +399,7 @@ def begin(config: TrainConfig, path: Path, # of the checkpoint
     return state
 
 # %% ../nbs/02_train.ipynb #596662bc
-def train(config: TrainConfig = PRESETS["small"],
+def train(config: TrainConfig = PRESETS["small"], # all settings that decide the result
     data: torch.Tensor | None = None, # clean images (N, 3, 28, 28) in [-1, 1]; None: MNIST's training split
     save_model_path: str | Path = "img_gen", # folder of `ddpm_mnist.pth` and `log.jsonl`
     resume: bool = False, # continue from the checkpoint there
