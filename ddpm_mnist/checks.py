@@ -584,30 +584,47 @@ def check_ddim_step(f): # f(xt (B, C, H, W), eps, t, before, alpha_bars (T,)) ->
                 ("the last step ends at the clean picture", lambda: ask("the last step (before = -1)", some, -1, last)))
     run_check("ddim_step", f, case)
 
+# %% ../nbs/07_checks.ipynb #5a1c0e21
+def watched(f, B): # the student's loop, and how many pictures it is to draw
+    "One drawing, written down."
+    T, model, steps, drawn = between(4, 7), Recorder(), [], []
+    @named
+    def step(xt, eps, t, z):
+        if not isinstance(t, (int, np.integer)): raise Wrong(f"`step` is given a {'tensor of shape ' + str(tuple(t.shape)) if torch.is_tensor(t) else type(t).__name__} for t; it takes an int")
+        for name, v in (("xt", xt), ("eps", eps)):
+            if not torch.is_tensor(v): raise Wrong(f"`step` is given a value of type {type(v).__name__} for {name}; it takes a tensor")
+        if callable(z): raise Wrong("`step` is given the function `draw_noise` itself; () is missing")
+        if torch.is_tensor(z) and z.shape != xT.shape: raise Wrong(f"the noise of a step has shape {tuple(z.shape)}; every pixel of every picture gets its own, {tuple(xT.shape)}")
+        out = 1.2 * xt - 0.1 * eps + (0.3 * z if z is not None else 0); steps.append((t, xt.clone(), eps.clone(), z, out.clone())); return out # grows beyond ±1
+    @named
+    def draw_noise(*size, shape=None):
+        size = size if shape is None else (shape,); size = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+        if not size or not all(isinstance(n, int) for n in size): raise Wrong("`draw_noise` takes a shape: the numbers of pictures, channels, rows and columns")
+        drawn.append(normal(*size)); return drawn[-1].clone()
+    xT = normal(B, 3, 4, 4); given = xT.clone(); out = f(model, step, given, T, draw_noise)
+    if inspect.isgenerator(out): numbers("what is returned", out)
+    return model, steps, drawn, xT, given, out, T
+
+def noise_is_new(steps, drawn, xT): # as `watched` wrote them down
+    "`Wrong` unless each step gets noise that was drawn for it alone."
+    zs = [z for t, _, _, z, _ in steps if t > 0]; size = xT[0].numel()
+    if any(not torch.is_tensor(z) or not z.any() for z in zs): raise Wrong("some step before the last gets no noise")
+    if torch.equal(zs[0], xT): raise Wrong("the noise of a step is x_T once more; it has to be new")
+    if not drawn: raise Wrong("`draw_noise` is never called: the noise comes from somewhere else")
+    if any(torch.equal(z, z[:1].expand_as(z)) for z in zs): raise Wrong("all pictures get the same noise; each has its own")
+    pieces = torch.cat([d.reshape(-1, size) for d in drawn if d.numel() % size == 0] or [torch.zeros(1, size)]); mine = torch.cat(zs).reshape(-1, size) # picture by picture
+    found = [(pieces == z).all(1).nonzero().flatten().tolist() for z in mine]
+    if not all(found):
+        z = mine[[not places for places in found].index(True)]; along = F.normalize(pieces, dim=1) @ F.normalize(z, dim=0)
+        raise Wrong("the noise is changed between `draw_noise` and `step`: it is `step` that gives it its strength" if along.abs().max() > 0.999 else "`step` gets noise that `draw_noise` did not give, or not like this")
+    if len({places[0] for places in found}) < len(found): raise Wrong("the same noise is used more than once; it has to be drawn anew")
+
 # %% ../nbs/07_checks.ipynb #4f34f49e
 def check_sample(f): # f(model, step, xT (B, C, H, W), T, draw_noise) -> x0; step(xt, eps, t, z), draw_noise(shape)
     "The loop: from pure noise through all steps, last to first."
     def case(B):
-        def walk():
-            T, model, steps, drawn = between(4, 7), Recorder(), [], []
-            @named
-            def step(xt, eps, t, z):
-                if not isinstance(t, (int, np.integer)): raise Wrong(f"`step` is given a {'tensor of shape ' + str(tuple(t.shape)) if torch.is_tensor(t) else type(t).__name__} for t; it takes an int")
-                for name, v in (("xt", xt), ("eps", eps)):
-                    if not torch.is_tensor(v): raise Wrong(f"`step` is given a value of type {type(v).__name__} for {name}; it takes a tensor")
-                if callable(z): raise Wrong("`step` is given the function `draw_noise` itself; () is missing")
-                if torch.is_tensor(z) and z.shape != xT.shape: raise Wrong(f"the noise of a step has shape {tuple(z.shape)}; every pixel of every picture gets its own, {tuple(xT.shape)}")
-                out = 1.2 * xt - 0.1 * eps + (0.3 * z if z is not None else 0); steps.append((t, xt.clone(), eps.clone(), z, out.clone())); return out # grows beyond ±1
-            @named
-            def draw_noise(*size, shape=None):
-                size = size if shape is None else (shape,); size = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
-                if not size or not all(isinstance(n, int) for n in size): raise Wrong("`draw_noise` takes a shape: the numbers of pictures, channels, rows and columns")
-                drawn.append(normal(*size)); return drawn[-1].clone()
-            xT = normal(B, 3, 4, 4); given = xT.clone(); out = f(model, step, given, T, draw_noise)
-            if inspect.isgenerator(out): numbers("what is returned", out)
-            return model, steps, drawn, xT, given, out, T
         def order():
-            model, steps, drawn, xT, given, out, T = walk(); ts = [s[0] for s in steps]
+            model, steps, drawn, xT, given, out, T = watched(f, B); ts = [s[0] for s in steps]
             if not ts: raise Wrong("`step` is never called")
             if ts == [T - 1]: raise Wrong("the loop ends after its first step: does `return` stand inside it?")
             if ts == list(range(T)): raise Wrong("the steps run upwards; drawing goes from noise, the last step, down to the digit")
@@ -616,7 +633,7 @@ def check_sample(f): # f(model, step, xT (B, C, H, W), T, draw_noise) -> x0; ste
             if ts != list(range(T - 1, -1, -1)): raise Wrong(f"the steps are taken in the order {ts}; expected each once, from {T - 1} down to 0")
             if len(model.calls) != T: raise Wrong(f"the network is asked {len(model.calls)} times in {T} steps; expected is once a step")
         def told():
-            model, steps, drawn, xT, given, out, T = walk()
+            model, steps, drawn, xT, given, out, T = watched(f, B)
             for (xt, t, _, _), (s, *_) in zip(model.calls, steps):
                 if not torch.is_tensor(t): raise Wrong(f"the network is told a value of type {type(t).__name__}; it takes a tensor of whole numbers, one a picture")
                 if t.is_floating_point() or t.shape != (B,): raise Wrong(f"of {B} pictures, the network is told {t.dtype} of shape {tuple(t.shape)}; it takes whole numbers, one a picture")
@@ -624,29 +641,18 @@ def check_sample(f): # f(model, step, xT (B, C, H, W), T, draw_noise) -> x0; ste
             compare("the first state", steps[0][1], xT, {"`step` takes the state and then what the network says; in yours they are exchanged": model.w.detach() * xT.tanh()})
             if not torch.equal(given, xT): raise Wrong("`xT` is changed in place; whoever called you still needs it as it was")
         def handed_on():
-            model, steps, drawn, xT, given, out, T = walk()
+            model, steps, drawn, xT, given, out, T = watched(f, B)
             for (s, *_, out_before), (s_next, xt, *_) in zip(steps, steps[1:]):
                 compare(f"the state that step {s_next} starts from", xt, out_before, {f"step {s_next} starts from x_T again, and not from what step {s} gave": xT})
             for (s, xt, eps, *_), (seen, *_) in zip(steps, model.calls):
                 compare(f"what the network sees at step {s}", seen, xt, {"the network always sees x_T; it should see the state that the step starts from": xT})
                 compare(f"`eps` at step {s}", eps, (model.w * xt.tanh()).detach(), {"`step` is given the state where it takes what the network says": xt})
-        def noise():
-            model, steps, drawn, xT, given, out, T = walk(); zs = [z for t, _, _, z, _ in steps if t > 0]; size = xT[0].numel()
-            if any(not torch.is_tensor(z) or not z.any() for z in zs): raise Wrong("some step before the last gets no noise")
-            if torch.equal(zs[0], xT): raise Wrong("the noise of a step is x_T once more; it has to be new")
-            if not drawn: raise Wrong("`draw_noise` is never called: the noise comes from somewhere else")
-            if any(torch.equal(z, z[:1].expand_as(z)) for z in zs): raise Wrong("all pictures get the same noise; each has its own")
-            pieces = torch.cat([d.reshape(-1, size) for d in drawn if d.numel() % size == 0] or [torch.zeros(1, size)]); mine = torch.cat(zs).reshape(-1, size) # picture by picture
-            found = [(pieces == z).all(1).nonzero().flatten().tolist() for z in mine]
-            if not all(found):
-                z = mine[[not places for places in found].index(True)]; along = F.normalize(pieces, dim=1) @ F.normalize(z, dim=0)
-                raise Wrong("the noise is changed between `draw_noise` and `step`: it is `step` that gives it its strength" if along.abs().max() > 0.999 else "`step` gets noise that `draw_noise` did not give, or not like this")
-            if len({places[0] for places in found}) < len(found): raise Wrong("the same noise is used more than once; it has to be drawn anew")
+        def noise(): _, steps, drawn, xT, *_ = watched(f, B); noise_is_new(steps, drawn, xT)
         def answer():
-            model, steps, drawn, xT, given, out, T = walk(); t, xt, eps, z, last = steps[-1]
+            model, steps, drawn, xT, given, out, T = watched(f, B); t, xt, eps, z, last = steps[-1]
             compare("what is returned", out, last, {"you return the state before the last step": xt, "you return what the network says of the noise": eps, "you return what you were given": xT})
         def manners():
-            model, *_ = walk()
+            model, *_ = watched(f, B)
             if any(training for _, _, training, _ in model.calls): raise Wrong("the network is asked in training mode: switch it to eval mode before drawing (it matters as soon as there is dropout)")
             if any(grad for *_, grad in model.calls): raise Wrong("gradients are recorded while drawing: that fills the memory with what nobody needs")
         return ("all steps, from the last to the first", order), ("the network is told the step", told), ("the state is handed on from step to step", handed_on), ("fresh noise for every step", noise), ("the last state is returned", answer), ("without gradients, in eval mode", manners)
