@@ -126,7 +126,7 @@ class TrainConfig:
         for name, (fits, expected) in dict(base_ch=whole(1), num_timesteps=whole(1), batch_size=whole(1), epochs=whole(1), warmup=whole(0),
                 channel_mults=(lambda v: isinstance(v, (tuple, list)) and v and all(type(m) is int and m >= 1 for m in v), "a tuple of whole numbers, 1 or more"),
                 lr=number(lambda v: 0 < v < math.inf, "a step size above 0"), clip=number(lambda v: 0 <= v < math.inf, "a length, or 0 for any"),
-                ema=number(lambda v: 0 <= v < 1, "a decay in [0, 1), such as 0.999"), seed=number(lambda v: v in range(2**32), "a whole number in 0 .. 2**32 - 1"),
+                ema=number(lambda v: 0 <= v < 1, "a decay in [0, 1), such as 0.999"), seed=(lambda v: type(v) is int and 0 <= v < 2**32, "a whole number in 0 .. 2**32 - 1"),
                 lr_decay=one_of((True, False)), schedule=one_of(("linear", "cosine")), prediction=one_of(("eps", "v")),
                 weighting=one_of(WEIGHTINGS), precision=one_of(PRECISIONS)).items():
             if not fits(getattr(self, name)): raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
