@@ -1,6 +1,6 @@
 """Which settings should `small` have? Each candidate trains for as many pictures, and is measured by the digits it then draws.
 
-    python benchmarks/tune.py      # an hour and a half on two quiet cores; rewrites results/tune.json, and continues it if it was stopped
+    python benchmarks/tune.py      # nearly two hours on two quiet cores; rewrites results/tune.json, and continues it if it was stopped
 
 After one pass over the digits the distance says little about their shape: what dominates it is a grey background, which every
 candidate loses later.
