@@ -1,7 +1,7 @@
 """Each notebook as Colab runs it: opened by its badge, the package installed by the cell below, and nothing else of the repository at hand.
 
-After a change of `version`, `user` or `repo` in settings.ini: `python tests/test_colab.py` writes the badges and the installing cells anew."""
-import json, os, shutil, subprocess, sys, zipfile
+After a change of `version`, `user` or `repo` in settings.ini: `python tests/test_colab.py` writes the badges, the installing cells and the course's README anew."""
+import json, os, re, shutil, subprocess, sys, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
@@ -37,8 +37,17 @@ def write_cells(path): # the second and third cell of a notebook
     for cell, text in zip(cells[1:3], (badge(path), installing(path))): cell["source"] = text.splitlines(True)
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
+README = ROOT / "ddpm_mnist" / "assets" / "course" / "README.md" # for teachers, who install it with nbgrader
+INSTALLS = re.compile(r'"ddpm_mnist\[teach\] @ [^"]*"')
+TEACHERS = f'"ddpm_mnist[teach] @ git+{SETTINGS["git_url"]}@v{SETTINGS["version"]}"'
+
 if __name__ == "__main__":
     for path in LESSONS + SOURCES + EXERCISES: write_cells(path)
+    README.write_text(INSTALLS.sub(TEACHERS, README.read_text(encoding="utf8")), encoding="utf8")
+
+
+def test_the_course_is_installed_at_this_version():
+    assert INSTALLS.findall(README.read_text(encoding="utf8")) == [TEACHERS], "`python tests/test_colab.py` mends it"
 
 
 @pytest.mark.parametrize("path", LESSONS + SOURCES + EXERCISES, ids=name)
