@@ -1,18 +1,19 @@
 #!/bin/sh
 # Everything of this project that wants a CUDA GPU, in one go: both large models with their cards, the speed, the study. Stopped at any point, the same
-# command continues. Not run so far, for want of a GPU. The study at full size is by far the longest part: N, SEEDS and STEPS make it smaller. To try the
+# command continues; of the study, with the run that was stopped. Not run so far, for want of a GPU. The study at full size is by far the longest part: N, SEEDS and STEPS make it smaller. To try the
 # whole with next to nothing, in a copy of the repository (it writes into the package):
 #     MODELS=tiny N=20 SEEDS=0 STEPS=5,10 OPTIONS="--epochs 1" sh benchmarks/on_a_gpu.sh
 set -e
 cd "$(dirname "$0")/.."
+test -n "${OPTIONS:-}" || python -c "import denoising_diffusion_pytorch, diffusers" # of the extra [bench]: better missed now than after hours
 for model in ${MODELS:-reference better}; do
     checkpoint=img_gen/$model/ddpm_mnist.pth commit=img_gen/$model/commit
     train="ddpm_train --preset $model --ema 0.9999 ${OPTIONS:-}" # the averaged weights are kept beside the plain ones: one run measures both
-    mkdir -p img_gen/$model; test -e $commit || git rev-parse --short HEAD > $commit
+    mkdir -p img_gen/$model; test -s $commit || git rev-parse --short HEAD > $commit || echo unknown > $commit
     $train --save_model_path img_gen/$model $(test -e $checkpoint && echo --resume)
-    python benchmarks/ship_model.py $checkpoint --name $model --n ${N:-10000} --draws dpm_solver_half:20:trailing,ddpm:50,ddpm:50:weights --train_command "$train" --train_commit $(cat $commit)
+    test -e ddpm_mnist/assets/models/$model.md || python benchmarks/ship_model.py $checkpoint --name $model --n ${N:-10000} --draws dpm_solver_half:20:trailing,ddpm:50,ddpm:50:weights --train_command "$train" --train_commit "$(cat $commit)"
 done
-test -n "${OPTIONS:-}" || python benchmarks/speed.py --width 128 --batch 256 --device cuda --output results/speed_cuda.json
+test -n "${OPTIONS:-}" || test -e results/speed_cuda.json || python benchmarks/speed.py --width 128 --batch 256 --device cuda --output results/speed_cuda.json
 for model in ${MODELS:-reference better}; do
     ddpm_study --model $model --n ${N:-10000} --seeds ${SEEDS:-0,1,2} --steps ${STEPS:-5,10,20,50,100,300,500,700,800,900,1000,1300} --output results/timestep_study_$model.json
 done
