@@ -303,7 +303,7 @@ def check_time_embedding(f): # f(t (B,) int64, dim even) -> (B, dim)
 
 # %% ../nbs/07_checks.ipynb #8c12f424
 def check_group_norm(f): # f(x (B, C, H, W), groups, eps) -> the same shape
-    "Group norm without scale and offset (Wu & He 2018, eq. 1-4)."
+    "Group norm without scale and offset (Wu & He 2018, eq. 1, 2 and 7)."
     def case(B):
         C = 12; x = normal(B, C, 5, 4) * (1 + torch.arange(C)[:, None, None]) + torch.arange(C)[:, None, None]
         def values(groups):

@@ -31,7 +31,9 @@ def real_digits(train: bool # the 60,000 or the 10,000
     return to_unit(x[:, :1]).contiguous(), y
 
 # %% ../nbs/04_classifier.ipynb #c2b3fdd5
-def check_pictures(x: torch.Tensor, name: str = "images"):
+def check_pictures(x: torch.Tensor, # what came
+    name: str = "images" # of the argument, for the message
+    ):
     "A float tensor (N, 1 or 3, H, W) in [0, 1], or a ValueError that says what came."
     check_images(x, name)
     if x.shape[1] not in (1, 3): raise ValueError(f"{name}: got {x.shape[1]} channels, expected 1 or 3")
@@ -45,7 +47,8 @@ def one_channel(x: torch.Tensor # (N, 1 or 3, 28, 28)
     return x.float().mean(1, keepdim=True)
 
 # %% ../nbs/04_classifier.ipynb #752d62fa
-def conv_block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+def conv_block(c_in: int, c_out: int, stride: int = 1 # channels that come and that go; 2 halves the sides
+    ) -> nn.Sequential: # (N, c_in, H, W) to (N, c_out, H / stride, W / stride)
     "3×3 convolution, batch norm, ReLU."
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
 
@@ -79,7 +82,7 @@ def random_affine(x: torch.Tensor # (N, 1, 28, 28)
     return F.grid_sample(x, F.affine_grid(rows.view(-1, 2, 3), x.shape, align_corners=False), align_corners=False)
 
 # %% ../nbs/04_classifier.ipynb #1ff891cd
-def train_digit_classifier(epochs: int = 8, seed: int = 0, batch_size: int = 128,
+def train_digit_classifier(epochs: int = 8, seed: int = 0, batch_size: int = 128, # passes over the digits; of all randomness; digits a step
     lr: float = 4e-3, weight_decay: float = 0.02, # peak of the one-cycle schedule; AdamW's decay
     progress: bool = True # show a bar
     ) -> DigitClassifier: # in eval mode, its `feature_std` set
@@ -113,14 +116,17 @@ def run_info(command: str, # as typed
         try: return subprocess.run(["git", *args], capture_output=True, text=True, check=True, cwd=ASSETS.parent).stdout.strip()
         except (OSError, subprocess.CalledProcessError): return ""
     root = ASSETS.parent.parent # of a checkout; an installed copy may lie in somebody else's
-    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results")) if git("rev-parse", "--show-toplevel") == str(root.resolve()) else "" # "+": changed since that commit
+    commit = git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)ddpm_mnist/assets/models")) if git("rev-parse", "--show-toplevel") == str(root.resolve()) else "" # "+": changed since that commit
     about = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     cpu = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.machine())
-    return dict(command=command, commit=commit or "not from a checkout", machine=f"{cpu}, {os.cpu_count()} cores", torch=torch.__version__,
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return dict(command=command, commit=commit or "not from a checkout", machine=f"{cpu}, {os.cpu_count()} cores{gpu}", torch=torch.__version__,
                 python=platform.python_version(), date=datetime.now(timezone.utc).strftime("%Y-%m-%d"), **more)
 
 # %% ../nbs/04_classifier.ipynb #783deaf4
-def write_json(path, obj):
+def write_json(path, # the file to write
+    obj # plain containers, numbers and strings
+    ):
     "Write numbers for a reader and a machine, whole or not at all."
     with replacing(path) as f: json.dump(obj, f, indent=1, ensure_ascii=False); f.write("\n")
 

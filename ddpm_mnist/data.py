@@ -47,7 +47,9 @@ def replacing(path, # the file to write, or to replace; its folder is made if ne
     finally:
         with suppress(OSError): part.unlink()
 
-def sweep(folder, name: str = "*"):
+def sweep(folder, # where to look, not below it
+    name: str = "*" # of the files, as in `Path.glob`
+    ):
     "Remove what `replacing` left half-written of some files when it was killed; not while others are writing them."
     for part in Path(folder).glob(f"{name}.*.ddpm_mnist.tmp"): part.unlink(missing_ok=True)
 

@@ -163,11 +163,12 @@ class Extractor:
         batch_size: int = 250) -> np.ndarray: # (N, dim) float64
         "Features of pictures; ValueError for what is no picture."
         check_pictures(images)
-        with torch.inference_mode(): return torch.cat([self.network(b) for b in images.split(batch_size)]).double().cpu().numpy()
+        with torch.inference_mode(): return torch.cat([self.network(b) for b in images.split(batch_size)]).cpu().double().numpy()
 
 # %% ../nbs/04_fid_analysis.ipynb #282e2635
 def mnist_extractor(weights=None, # a local file; None: what ships
-    device=None) -> Extractor:
+    device=None # where it computes; the CPU if None
+    ) -> Extractor: # of one channel, or the mean of three
     "The 176 features of the digit classifier."
     model = digit_classifier(weights) if device is None else copy.deepcopy(digit_classifier(weights)).to(device)
     return Extractor("mnist", lambda x: model.features(one_channel(x.to(device))), len(model.feature_std), state_hash(model.state_dict()),
@@ -176,7 +177,8 @@ def mnist_extractor(weights=None, # a local file; None: what ships
 
 # %% ../nbs/04_fid_analysis.ipynb #926ac845
 def inception_extractor(weights=None, # a local file of the FID weights; None: the usual download, kept in torch.hub's cache
-    device=None) -> Extractor:
+    device=None # where it computes; the CPU if None
+    ) -> Extractor: # of three channels, or one copied to three
     "The 2048 features of pytorch-fid; ImportError tells what to install."
     try: from pytorch_fid import inception
     except ImportError: raise ImportError("extractor 'inception' needs pytorch-fid: pip install 'ddpm_mnist[inception]'") from None
@@ -290,7 +292,7 @@ def precision_recall(real: np.ndarray, # features (n, d)
 
 # %% ../nbs/04_fid_analysis.ipynb #02a8be21
 def nearest_training(images: torch.Tensor, # (N, 1 or 3, 28, 28) in [0, 1]
-    batch_size: int = 250
+    batch_size: int = 250 # images at a time: each takes 60,000 products
     ) -> tuple[torch.Tensor, torch.Tensor]: # distance (N,), and which training digit (N,) int64
     "The nearest of the 60,000 training digits, by Euclidean distance of the pixels."
     check_pictures(images)
@@ -435,6 +437,7 @@ def load_samples(path # .npz with `images`, uint8 (N, 28, 28)
     with np.load(path, allow_pickle=False) as z: return torch.from_numpy(z["images"])[:, None].float() / 255
 
 def save_samples(images: torch.Tensor, # (N, C, 28, 28) in [0, 1]
-    path):
+    path # the .npz to write
+    ):
     "Pack pictures in one file, as uint8, one channel."
     with replacing(path, "wb") as f: np.savez_compressed(f, images=to_uint8(one_channel(images)[:, 0]).cpu().numpy())

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'ddpm_step', 'shifts_by_step', 'predict_noise', 'warn_if_untrained', 'in_eval', 'reverse_process',
-           'image_noise', 'picture_shape', 'ddpm_sample', 'ddim_step', 'ddim_invert', 'dpm_solver_step', 'respaced',
-           'check_eta', 'ddim_sample', 'dpm_solver_sample', 'process_figure', 'framework_figure', 'save_png',
-           'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
+           'image_noise', 'picture_shape', 'drawn_batches', 'ddpm_sample', 'ddim_step', 'ddim_invert',
+           'dpm_solver_step', 'respaced', 'check_eta', 'ddim_sample', 'dpm_solver_sample', 'process_figure',
+           'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
 
 # %% ../nbs/03_sample.ipynb #44cc4c3a
 import json, os, sys, warnings
@@ -26,10 +26,10 @@ from tqdm.auto import tqdm
 
 from .data import replacing, show_images, sweep, to_uint8, to_unit
 from .scheduler import NoiseScheduler, check_images
-from .train import all_ranks, autocast, load_model, my_device, ranks, speed_up, stream
+from .train import all_ranks, autocast, load_model, my_device, ranks, sent, speed_up, stream
 
 # %% ../nbs/03_sample.ipynb #9d004484
-def ddpm_step(scheduler: NoiseScheduler,
+def ddpm_step(scheduler: NoiseScheduler, # the model's own, or respaced from it
     xt: torch.Tensor, # state (B, C, H, W)
     eps: torch.Tensor, # predicted noise, shape of xt
     t: int, # step of `scheduler`, 0 .. num_timesteps - 1
@@ -105,12 +105,24 @@ def image_noise(seed: int, indices, # which images of this seed
     "Noise for some images of a seed; what an image gets does not depend on the others."
     streams = [stream(seed, 2, i) for i in indices]
     while True: # in the network's own layout: mixing layouts makes each sum and product several times slower
-        yield torch.stack([torch.randn(shape, generator=g) for g in streams]).to(device).contiguous(memory_format=torch.channels_last)
+        yield sent(torch.stack([torch.randn(shape, generator=g) for g in streams]), device).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/03_sample.ipynb #fcbd6ac9
 def picture_shape(model) -> tuple: # (channels, 28, 28)
     "Of what the network draws: three channels, unless it says otherwise."
     return getattr(model, "config", {}).get("in_ch", 3), 28, 28
+
+def drawn_batches(model, scheduler: NoiseScheduler, # as in `reverse_process`
+    batches: list, seed: int, # for each batch, which images of this seed
+    new_step: Callable, # makes the rule of a step, anew for each batch
+    precision: str = "auto", progress: bool = True # number format of the network; show a bar of network calls
+    ) -> Iterator[torch.Tensor]: # (len(batch), C, 28, 28) in [0, 1], on the CPU
+    "The images of a seed, batch by batch."
+    shifts, T = shifts_by_step(model, scheduler, precision), scheduler.num_timesteps
+    with tqdm(total=len(batches) * T, unit="step", desc="drawing", disable=not progress) as bar:
+        for batch in batches:
+            for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, picture_shape(model), scheduler.betas.device), new_step(), precision, shifts): bar.update(t >= 0)
+            yield to_unit(xt).cpu()
 
 def ddpm_sample(model, # from `load_model`, or called alike
     scheduler: NoiseScheduler, # its own, or respaced from it
@@ -131,14 +143,9 @@ def ddpm_sample(model, # from `load_model`, or called alike
     scheduler = scheduler.to(device)
     if seed is None: seed = torch.randint(2**32, ()).item()
     batches = [range(i, min(i + batch_size, first + n)) for i in range(first, first + n, batch_size)]
-    images = []
-    with in_eval(model), tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress) as bar:
+    with in_eval(model):
         if isinstance(model, torch.nn.Module): speed_up(model, device, precision, n * scheduler.num_timesteps)
-        shifts = shifts_by_step(model, scheduler, precision)
-        for batch in batches:
-            for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, picture_shape(model), device), new_step(), precision, shifts): bar.update(t >= 0)
-            images.append(to_unit(xt).cpu())
-    return torch.cat(images)
+        return torch.cat(list(drawn_batches(model, scheduler, batches, seed, new_step, precision, progress)))
 
 # %% ../nbs/03_sample.ipynb #eee5119e
 def ddim_step(scheduler: NoiseScheduler, xt: torch.Tensor, eps: torch.Tensor, t: int, noise=None, # as in `ddpm_step`
@@ -154,7 +161,7 @@ def ddim_step(scheduler: NoiseScheduler, xt: torch.Tensor, eps: torch.Tensor, t:
 @torch.no_grad()
 def ddim_invert(model, scheduler: NoiseScheduler, # as in `reverse_process`
     x0: torch.Tensor, # images (B, C, H, W) in [-1, 1]
-    precision: str = "auto"
+    precision: str = "auto" # number format of the network, see `autocast`
     ) -> torch.Tensor: # x_T: the noise from which `ddim_step` with eta = 0 draws them
     "Song et al. 2021, eq. (12) with sigma = 0, walked from the digit to the noise."
     check_images(x0, "x0"); warn_if_untrained(model, scheduler)
@@ -189,12 +196,13 @@ def dpm_solver_step(eta: float = 0.0 # share of fresh noise: 0, our eq. (5); 1, 
 SAMPLERS = dict(ddpm=lambda: ddpm_step, ddim=lambda: ddim_step, ddim_half=lambda: partial(ddim_step, eta=0.5), dpm_solver=dpm_solver_step,
                 dpm_solver_half=lambda: dpm_solver_step(eta=0.5)) # makers of steps
 
-def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform") -> NoiseScheduler:
+def respaced(scheduler: NoiseScheduler, steps: int, spacing: str = "uniform" # as in `respace`, whose n is `steps`
+    ) -> NoiseScheduler: # with so many steps
     "`respace`, with an error that names `steps`."
     if not 1 <= steps <= scheduler.num_timesteps: raise ValueError(f"steps: got {steps}, expected 1 to {scheduler.num_timesteps}, the number of trained steps")
     return scheduler.respace(steps, spacing)
 
-def check_eta(eta: float):
+def check_eta(eta: float): # share of fresh noise
     "ValueError unless it is 0 to 1."
     if not 0 <= eta <= 1: raise ValueError(f"eta: got {eta}, expected 0 (no noise) to 1 (as much as DDPM)")
 
@@ -267,7 +275,8 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
 
 # %% ../nbs/03_sample.ipynb #8f332e04
 def save_png(x: torch.Tensor, # one image (3, H, W) or (1, H, W) in [0, 1]
-    path: Path):
+    path: Path # the file to write
+    ):
     "Write the PNG whole or not at all, values rounded to the nearest of 256; ValueError if one is outside [0, 1]."
     picture = Image.fromarray(to_uint8(x).permute(1, 2, 0).squeeze(-1).numpy())
     with replacing(path, "wb") as f: picture.save(f, format="PNG")
@@ -304,7 +313,7 @@ def sample_to_folder(model, # from `load_model`, or called alike
     if n < 1: raise ValueError(f"n: got {n}, expected at least 1 image")
     if batch_size < 1: raise ValueError(f"batch_size: got {batch_size}, expected at least 1 image")
     if sampler not in SAMPLERS: raise ValueError(f"sampler: got {sampler!r}, expected one of {', '.join(SAMPLERS)}")
-    weights = f"{sum(p.double().abs().sum().item() for p in model.parameters()):.6f}" # enough to tell two models apart
+    weights = f"{sum(p.cpu().double().abs().sum().item() for p in model.parameters()):.6f}" # enough to tell two models apart
     folder = claim_folder(folder, dict(model=name, sum_of_weights=weights, seed=seed, sampler=sampler, schedule=scheduler.config))
     if ranks()[1] == 1: sweep(folder)
     path = lambda i: folder / f"{i + 1:05d}.png"
@@ -313,13 +322,10 @@ def sample_to_folder(model, # from `load_model`, or called alike
     batches = [b for b in batches[rank::world] if not all(path(i).exists() for i in b)] # a batch is redrawn whole, so that rounding is the same too
     with all_ranks(scheduler.betas.device), in_eval(model):
         chosen = speed_up(model, scheduler.betas.device, "auto", n * scheduler.num_timesteps)
-        shifts = shifts_by_step(model, scheduler)
         if progress and rank == 0: tqdm.write(f"drawing on {chosen}")
-        with tqdm(total=len(batches) * scheduler.num_timesteps, unit="step", desc="drawing", disable=not progress or rank > 0) as bar:
-            for batch in batches:
-                for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, batch, picture_shape(model), scheduler.betas.device), SAMPLERS[sampler](), shifts=shifts): bar.update(t >= 0)
-                for i, x in zip(batch, to_unit(xt).cpu()):
-                    if not path(i).exists(): save_png(x, path(i))
+        for images, batch in zip(drawn_batches(model, scheduler, batches, seed, SAMPLERS[sampler], progress=progress and rank == 0), batches):
+            for i, x in zip(batch, images):
+                if not path(i).exists(): save_png(x, path(i))
         if dist.is_initialized(): dist.barrier() # the folder is whole when this returns
     return folder
 

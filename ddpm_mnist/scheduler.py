@@ -30,7 +30,7 @@ def cosine_betas(T: int, # number of steps
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
 
 # %% ../nbs/00_scheduler.ipynb #1a119a73
-def check_schedule(num_timesteps, beta_start, beta_end, schedule, timesteps):
+def check_schedule(num_timesteps, beta_start, beta_end, schedule, timesteps): # as in `NoiseScheduler`
     "A ValueError that says what came, unless there is such a schedule."
     if num_timesteps < 1: raise ValueError(f"num_timesteps: got {num_timesteps}, expected at least 1")
     for name, b in (("beta_start", beta_start), ("beta_end", beta_end)):
@@ -75,8 +75,9 @@ class NoiseScheduler:
     def num_timesteps(self) -> int: # steps of this schedule: T, or n after `respace(n)`
         return len(self.timesteps)
 
-    def to(self, device):
-        "Move the coefficients, in place, and return the scheduler."
+    def to(self, device # "cpu", "cuda", ...
+        ) -> "NoiseScheduler": # itself
+        "Move the coefficients, in place."
         for name in self._names: setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -88,7 +89,9 @@ def at(coefficients: torch.Tensor, t) -> torch.Tensor: # (B, 1, 1, 1), or a scal
     return coefficients[t] if isinstance(t, Integral) else coefficients[t][:, None, None, None]
 
 # %% ../nbs/00_scheduler.ipynb #754f4bd6
-def check_images(x, name: str = "x"):
+def check_images(x, # what came
+    name: str = "x" # of the argument, for the message
+    ):
     "A float tensor (N, C, H, W) without NaN, or a ValueError that says what came."
     if not torch.is_tensor(x) or not x.is_floating_point():
         raise ValueError(f"{name}: got {getattr(x, 'dtype', type(x).__name__)}, expected a floating-point tensor; uint8 pictures are scaled to [-1, 1] first")
@@ -96,7 +99,9 @@ def check_images(x, name: str = "x"):
     if x.device.type == "cpu" and torch.isnan(x).any(): # on a GPU every look at the values would wait for them
         raise ValueError(f"{name}: holds {int(torch.isnan(x).sum())} NaN of {x.numel()} values; look at where it was computed")
 
-def check_timesteps(t, T: int, batch: int):
+def check_timesteps(t, # what came
+    T: int, batch: int # steps of the schedule; images that the steps are for
+    ):
     "An int or an integer tensor (batch,) in 0 .. T-1, or a ValueError that says what came."
     if isinstance(t, Integral):
         if not 0 <= t < T: raise ValueError(f"t: got {t}, expected 0 <= t <= {T - 1}")

@@ -41,7 +41,8 @@ def log_snr(scheduler: NoiseScheduler) -> torch.Tensor: # (n,), natural logarith
     "How much more signal than noise there is at each step."
     return 2 * (scheduler.sqrt_alpha_bars / scheduler.sqrt_one_minus_alpha_bars).log()
 
-def told_right(scheduler: NoiseScheduler, steps: int) -> NoiseScheduler:
+def told_right(scheduler: NoiseScheduler, steps: int # as in `rebuilt`
+    ) -> NoiseScheduler: # the rebuilt one, its `timesteps` changed
     "A rebuilt schedule, with the network told the trained step whose noise is nearest, eq. (1)."
     new = rebuilt(scheduler, steps)
     new.timesteps = [scheduler.timesteps[i] for i in (log_snr(new)[:, None] - log_snr(scheduler)).abs().argmin(1).tolist()]
@@ -88,7 +89,6 @@ def draw(model, scheduler: NoiseScheduler, # from `load_model`
     "Draw in one of the ways of the study; ValueError for an unknown way or a number of steps that it cannot have."
     if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected some of {', '.join(WAYS)}")
     how = WAYS[way]; schedule = how.schedule(scheduler, steps); device = schedule.betas.device
-    speed_up(model, device, "auto", n * steps)
     shifts, digits = shifts_by_step(model, schedule), mnist_tensor(train=False)[0] if how.from_digits else None
     images, levels, shown = [], [], set(np.linspace(0, steps - 1, min(looks, steps)).round().astype(int).tolist())
     for start in range(0, n, batch_size):
@@ -117,7 +117,9 @@ def open_study(path: Path, # of the JSON file
 # %% ../nbs/04_timestep_study.ipynb #f8dd944c
 MEASURED = ("fid", "fid_infinity", "kid", "precision", "recall", "confident_share", "class_counts", "nearest_median")
 
-def possible(scheduler: NoiseScheduler, way: str, steps: int) -> bool:
+def possible(scheduler: NoiseScheduler, # the trained one
+    way: str, steps: int # one of `WAYS`, and T'
+    ) -> bool:
     "Whether a way can have so many steps; ValueError for an unknown way."
     if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected some of {', '.join(WAYS)}")
     if steps < 1: raise ValueError(f"steps: got {steps}, expected at least 1")
@@ -143,6 +145,7 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
                             real=likeness(some_features(extractor, "test", n), extractor, "train"))) | dict(ways={k: w.text for k, w in WAYS.items()})
     done = {(r["way"], r["steps"], r["seed"]) for r in study["runs"]}
     write_json(path, study) # if it cannot be written, that is found out now
+    speed_up(model, scheduler.betas.device, "auto", n * len(seeds) * sum(T for _, T in todo))
     for way, T, seed in tqdm([(*w, seed) for w in todo for seed in seeds if (*w, seed) not in done], disable=not progress):
         info, start = run_info(command), time.time()
         images, levels = draw(model, scheduler, way, T, n, seed, batch_size)
@@ -152,11 +155,13 @@ def timestep_study(model, scheduler: NoiseScheduler, # a trained network and its
     return study
 
 # %% ../nbs/04_timestep_study.ipynb #636a26fe
-def values_of(study: dict, way: str, steps: int, what: str = "fid") -> list[float]:
+def values_of(study: dict, # from `timestep_study`, or read from its file
+    way: str, steps: int, what: str = "fid" # one of `WAYS`; T'; one of `MEASURED`
+    ) -> list[float]: # one a seed; empty if there was no run
     "What the seeds of one way and number of steps gave."
     return [r[what] for r in study["runs"] if (r["way"], r["steps"]) == (way, steps)]
 
-def seed_spread(study: dict,
+def seed_spread(study: dict, # as in `values_of`
     steps: int = 50, distance: float = 10 # from how many calls on, and up to which mean distance, a way is taken to draw digits
     ) -> float: # standard deviation of the distance
     "What seeds differ by where digits are drawn, pooled over all ways that have several seeds; ValueError if none has."
@@ -165,7 +170,8 @@ def seed_spread(study: dict,
     if not variances: raise ValueError("study: no way has several seeds, expected at least one that has; run it with --seeds 0,1")
     return float(np.mean(variances) ** 0.5)
 
-def real_distance(study: dict) -> float:
+def real_distance(study: dict # as in `values_of`
+    ) -> float: # in the units of the distance
     "The distance of real test digits, as many as a run has: the floor is that of all of them, so its part of chance is exchanged (eq. (5) of measuring)."
     return study["floor"] - study["floor_chance"] + study["chance"]
 
@@ -187,7 +193,7 @@ def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
     seeds: str = "0,1,2", # the runs of each
     n: int = 10000, # images a run
     ways: str = ",".join(WAYS), # how T' steps are made, see `WAYS`
-    output: str = "results/timestep_study.json", # continued if it is there
+    output: str = "timestep_study.json", # continued if it is there
     extractor: str = "mnist", # mnist or inception
     batch_size: int = 256, # images at a time
     device: str = None # cpu, cuda, ...
@@ -199,7 +205,7 @@ def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
         command = f"ddpm_study --model {Path(model).name} --steps {steps} --seeds {seeds} --n {n} --ways {ways} --output {output} --extractor {extractor}"
         study = timestep_study(*load_model(model, my_device(device)), numbers("steps", steps), numbers("seeds", seeds), n, output, [w.strip() for w in ways.split(",")],
                                load_extractor(extractor, device=my_device(device)), batch_size=batch_size, command=command)
-    except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {e}")
+    except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {str(e).replace('path:', 'output:', 1)}") # the option that the argument is here
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     print(f"{study_table(study)}\nfloor {study['floor']:.2f}; n = {study['n']:,}: about {study['chance']:.2f} by chance alone; kept in {output}")
 

@@ -93,7 +93,10 @@ def compile_loops(on: bool = True # False: plain PyTorch again
 # %% ../nbs/01_unet.ipynb #0beb46f5
 class ResidualBlock(nn.Module):
     "Two convolutions around a shortcut, told the time in between: (B, in_ch, H, W) to (B, out_ch, H, W) (after Ho et al. 2020, appendix B)."
-    def __init__(self, in_ch: int, out_ch: int, time_emb_dim: int, num_groups: int = 8):
+    def __init__(self, in_ch: int, out_ch: int, # channels that come and that go
+        time_emb_dim: int, # of z(t)
+        num_groups: int = 8 # of both group norms; divides in_ch and out_ch
+        ):
         super().__init__()
         self.norm1, self.conv1 = NormSiLU(num_groups, in_ch), nn.Conv2d(in_ch, out_ch, 3, padding=1)
         self.time = nn.Linear(time_emb_dim, out_ch)
@@ -107,7 +110,7 @@ class ResidualBlock(nn.Module):
 # %% ../nbs/01_unet.ipynb #fca1934f
 class UpConv(nn.Conv2d):
     "Nearest-neighbour upsampling, then a 3×3 convolution, as one transposed convolution, eq. (6): (B, in, H, W) to (B, out, 2H, 2W)."
-    def __init__(self, in_ch: int, out_ch: int): super().__init__(in_ch, out_ch, 3, padding=1)
+    def __init__(self, in_ch: int, out_ch: int): super().__init__(in_ch, out_ch, 3, padding=1) # channels that come and that go
 
     def forward(self, x):
         smeared = 4 * F.avg_pool2d(F.pad(self.weight, (1, 1, 1, 1)), 2, stride=1) # PyTorch's convolution reads its kernel backwards: hence the flip
@@ -116,7 +119,7 @@ class UpConv(nn.Conv2d):
 # %% ../nbs/01_unet.ipynb #396a6669
 class DownBlock(nn.Module):
     "Two residual blocks, kept as the skip, then half the resolution: returns (half, skip)."
-    def __init__(self, in_ch: int, out_ch: int, time_emb_dim: int, num_groups: int):
+    def __init__(self, in_ch: int, out_ch: int, time_emb_dim: int, num_groups: int): # as in `ResidualBlock`
         super().__init__()
         self.res1 = ResidualBlock(in_ch, out_ch, time_emb_dim, num_groups)
         self.res2 = ResidualBlock(out_ch, out_ch, time_emb_dim, num_groups)
@@ -129,7 +132,7 @@ class DownBlock(nn.Module):
 # %% ../nbs/01_unet.ipynb #e99f090e
 class UpBlock(nn.Module):
     "Twice the resolution, joined with the skip, then two residual blocks."
-    def __init__(self, in_ch: int, skip_ch: int, out_ch: int, time_emb_dim: int, num_groups: int):
+    def __init__(self, in_ch: int, skip_ch: int, out_ch: int, time_emb_dim: int, num_groups: int): # as in `ResidualBlock`; skip_ch: channels of the skip
         super().__init__()
         self.up = UpConv(in_ch, out_ch)
         self.res1 = ResidualBlock(out_ch + skip_ch, out_ch, time_emb_dim, num_groups)

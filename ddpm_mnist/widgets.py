@@ -34,7 +34,8 @@ def watched() -> bool:
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(kernel and kernel.get_parent().get("content", {}).get("allow_stdin"))
 
-def choice(options: list, **more) -> widgets.ToggleButtons:
+def choice(options: list, **more # what can be chosen; what else ToggleButtons takes
+    ) -> widgets.ToggleButtons: # as wide as the words need
     "Buttons to choose by; JupyterLab takes the arrow keys of a menu for its own."
     return widgets.ToggleButtons(options=options, style=dict(button_width="max-content"), **more).add_class("widget-inline-hbox") # as all others are laid out
 
@@ -81,7 +82,7 @@ class Bench(widgets.VBox):
         self.bar.value, self.bar.layout.visibility = done, "visible" if done < 1 else "hidden"
         return done < 1
 
-    def show(self, fig: Kept, words: str):
+    def show(self, fig: Kept, words: str): # the picture; what it shows, for those who do not see it too
         self.picture.value, self.picture.tooltip, self.words.value = fig._repr_png_(), words, html.escape(words)
 
     def _ipython_display_(self): # in a notebook that is run by nobody, no output is better than a dead knob

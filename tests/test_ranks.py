@@ -11,7 +11,7 @@ from ddpm_mnist.train import PRESETS, TrainState, load_checkpoint, train
 
 environ = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
-def torchrun(program, *args, ranks=2, restarts=0):
+def torchrun(program, *args, ranks=2, restarts=0, fails=False): # what it printed, or its errors if it should fail
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", *program, *map(str, args)]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
         try: out, said = p.communicate(timeout=240)
@@ -19,8 +19,8 @@ def torchrun(program, *args, ranks=2, restarts=0):
             p.terminate() # the launcher stops its workers
             out, said = p.communicate(timeout=60)
             pytest.fail(f"not done after four minutes\n{said[-3000:]}")
-    assert p.returncode == 0, said[-3000:]
-    return out
+    assert (p.returncode != 0) == fails, said[-3000:]
+    return said if fails else out
 
 def files(folder): return {f.name: f.read_bytes() for f in sorted(Path(folder).glob("*.png"))}
 
@@ -95,6 +95,13 @@ def test_training_goes_on_when_a_rank_dies(tmp_path): # 401 digits in batches of
     for which in ("weights", "ema"): assert all(torch.allclose(whole[which][k], died[which][k], atol=1e-5) for k in whole[which])
     a, b = (moved(ckpt["weights"], TrainState(PRESETS["tiny"]).model) for ckpt in (one, whole))
     assert (a - b).norm() < 0.05 * a.norm() # Adam divides rounding by rounding where a gradient is nearly 0
+
+def test_a_restart_goes_on_only_with_what_this_launch_began(tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    torchrun([str(tmp_path / "train.py")], tmp_path / "done")
+    before = (tmp_path / "done" / "ddpm_mnist.pth").read_bytes()
+    assert "holds a training of 52 steps" in torchrun([str(tmp_path / "train.py")], tmp_path / "done", restarts=1, fails=True)
+    assert (tmp_path / "done" / "ddpm_mnist.pth").read_bytes() == before
 
 MERGE = """
 import sys, torch
