@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything of this project that wants a CUDA GPU, in one go: both large models with their cards, the speed, the study. Stopped at any point, the same
-# command continues; of the study, with the run that was stopped. Not run so far, for want of a GPU. The study at full size is by far the longest part: N, SEEDS and STEPS make it smaller. To try the
-# whole with next to nothing, in a copy of the repository (it writes into the package):
+# command continues; of the study, with the run that was stopped. Not run so far, for want of a GPU. The study at full size is by far the longest part:
+# N, SEEDS and STEPS make it smaller. To try the whole with next to nothing, in a copy of the repository (it writes into the package):
 #     MODELS=tiny N=20 SEEDS=0 STEPS=5,10 OPTIONS="--epochs 1" sh benchmarks/on_a_gpu.sh
 set -e
 cd "$(dirname "$0")/.."

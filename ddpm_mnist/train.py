@@ -411,7 +411,7 @@ def begin(config: TrainConfig, path: Path, # of the checkpoint
     ckpt = [found if found and (resume or again and found.get("launch") == launch()) else None] # a rank that died goes on with what it began, and with nothing else
     if dist.is_initialized(): dist.broadcast_object_list(ckpt) # the others need no file of their own
     if ckpt[0]: return unpack(ckpt[0], config, device)
-    done = found.get("step", 0)
+    done = found["step"] if found else 0
     if done: raise ValueError(f"save_model_path: {path} holds a training of {done:,} steps; go on with it by --resume, or name another folder")
     state = TrainState(config, device)
     if first: save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
