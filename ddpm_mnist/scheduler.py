@@ -75,8 +75,7 @@ class NoiseScheduler:
     def num_timesteps(self) -> int: # steps of this schedule: T, or n after `respace(n)`
         return len(self.timesteps)
 
-    def to(self, device # "cpu", "cuda", ...
-        ) -> "NoiseScheduler": # itself
+    def to(self, device) -> "NoiseScheduler": # "cpu", "cuda", ...; itself
         "Move the coefficients, in place."
         for name in self._names: setattr(self, name, getattr(self, name).to(device))
         return self
