@@ -44,9 +44,11 @@ def cells(path): return json.loads(path.read_text(encoding='utf8'))['cells']
 
 # the checks, in the order they run
 
-def saved_outputs_hold_no_error():
+def saved_outputs_hold_no_error_and_no_log():
     expect(notebooks, 'no notebook in nbs/')
-    bad = [f"{p.name}: {o['ename']}: {o['evalue']}" for p in notebooks for c in cells(p) for o in c.get('outputs', []) if o['output_type'] == 'error']
+    outputs = [(p.name, o) for p in notebooks for c in cells(p) for o in c.get('outputs', [])]
+    bad = [f"{name}: {o['ename']}: {o['evalue']}" for name, o in outputs if o['output_type'] == 'error']
+    bad += [f"{name}: a warning or a log: {''.join(o['text'])[:200]}" for name, o in outputs if o.get('name') == 'stderr']
     expect(not bad, '\n'.join(bad))
     return f'{len(notebooks)} notebooks'
 
@@ -161,7 +163,7 @@ def tests_folder_passes():
     built = {'SITE': str(root / '_proc' / '_docs')} if (root / '_proc' / '_docs' / 'index.html').exists() else {}
     return sh('python -m pytest -q -p no:cacheprovider tests', 60, {**environ, **built}).strip().splitlines()[-1]
 
-checks = [saved_outputs_hold_no_error, links_to_notebooks_end_in_ipynb, equations_and_captions_are_counted, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
+checks = [saved_outputs_hold_no_error_and_no_log, links_to_notebooks_end_in_ipynb, equations_and_captions_are_counted, readme_is_what_the_index_generates, readme_command_passes_every_notebook, every_notebook_is_tested,
           modules_are_what_the_notebooks_export, notebooks_are_clean, site_builds_with_smalldocs]
 if (root / 'tests').exists(): checks.append(tests_folder_passes)
 if shutil.which('quarto'): checks.append(site_builds_with_quarto) # last: it takes the other site's place

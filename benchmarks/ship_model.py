@@ -24,7 +24,7 @@ Unconditional DDPM on MNIST, 28×28 in three equal channels: `load_model("{name}
 | schedule | {schedule}, T = {T} |
 | data | the 60,000 training digits of MNIST (origin and licence: `MNIST/ORIGIN.txt`) |
 | licence of the weights | Apache-2.0, as the package |
-| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, {decay}, clip {clip}, seed {seed}, {precision}; the network says {prediction}, errors are weighted by {weighting} |
+| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, {decay}, clip {clip}, seed {seed}, number format {precision}; the network says {prediction}, errors are weighted by {weighting} |
 | time | {minutes:.0f} minutes, {rate:.0f} images/s (mean of the epochs), on {train_machine} |
 | trained at commit | {train_commit} |
 

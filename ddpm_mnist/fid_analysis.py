@@ -83,7 +83,7 @@ class FeatureStats:
         return self.merge(FeatureStats(len(x), x.mean(0), c.T @ c / max(len(x) - 1, 1)))
 
     def merge(self, other: "FeatureStats") -> "FeatureStats": # itself, now both groups
-        "Take in another group, eq. (3)."
+        "Take in another group, eq. (3) of measuring."
         if self.n is None or other.n is None: raise ValueError("n: unknown, so these statistics cannot be merged; their file has no entry 'n'")
         if self.n and other.n and self.mu.shape != other.mu.shape: raise ValueError(f"features: got dimension {len(other.mu)}, expected {len(self.mu)} as before")
         n, delta = self.n + other.n, other.mu - self.mu
@@ -266,7 +266,7 @@ def kernel_sum(x: np.ndarray, y: np.ndarray, # (n, d) and (m, d)
 def kid(x: np.ndarray, # features (n, d), float64
     y: np.ndarray # features (m, d), float64
     ) -> float: # in units of the kernel; below 0 by chance only
-    "Unbiased squared kernel distance, eq. (6); ValueError for fewer than two features on a side."
+    "Unbiased squared kernel distance, eq. (6) of measuring; ValueError for fewer than two features on a side."
     for name, v in (("x", x), ("y", y)):
         if v.ndim != 2 or len(v) < 2: raise ValueError(f"{name}: got shape {v.shape}, expected (n, d) with n at least 2")
     def within(v): return (kernel_sum(v, v) - (((v * v).sum(1) / v.shape[1] + 1) ** 3).sum()) / (len(v) * (len(v) - 1))
@@ -281,7 +281,7 @@ def precision_recall(real: np.ndarray, # features (n, d)
     drawn: np.ndarray, # features (m, d); n = m, to be comparable
     k: int = 3 # the radius of a ball reaches to the k-th nearest other
     ) -> tuple[float, float]: # both in [0, 1]
-    "Share of drawn pictures among the real, and of real ones among the drawn, eq. (7); ValueError for fewer than k + 1 on a side."
+    "Share of drawn pictures among the real, and of real ones among the drawn, eq. (7) of measuring; ValueError for fewer than k + 1 on a side."
     for name, v in (("real", real), ("drawn", drawn)):
         if v.ndim != 2 or len(v) <= k: raise ValueError(f"{name}: got shape {v.shape}, expected (n, d) with n above k = {k}")
     x, y = torch.as_tensor(real).float(), torch.as_tensor(drawn).float()

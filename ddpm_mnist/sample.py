@@ -178,7 +178,7 @@ def ddim_invert(model, scheduler: NoiseScheduler, # as in `reverse_process`
 # %% ../nbs/03_sample.ipynb #23510842
 def dpm_solver_step(eta: float = 0.0 # share of fresh noise: 0, our eq. (5); 1, as much as DDPM
     ) -> Callable: # a step with a memory of one answer: a new one for every batch
-    "Makes the step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2; with noise by our eq. (6)), first and last step of first order."
+    "Makes the step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2; with noise by eq. (6) of sampling), first and last step of first order."
     earlier = [] # lambda and x0_hat of the step before
     def step(scheduler, xt, eps, t, noise=None):
         alpha, sigma = scheduler.sqrt_alpha_bars, scheduler.sqrt_one_minus_alpha_bars

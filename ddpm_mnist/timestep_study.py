@@ -43,7 +43,7 @@ def log_snr(scheduler: NoiseScheduler) -> torch.Tensor: # (n,), natural logarith
 
 def told_right(scheduler: NoiseScheduler, steps: int # as in `rebuilt`
     ) -> NoiseScheduler: # the rebuilt one, its `timesteps` changed
-    "A rebuilt schedule, with the network told the trained step whose noise is nearest, eq. (1)."
+    "A rebuilt schedule, with the network told the trained step whose noise is nearest, eq. (1) of the study."
     new = rebuilt(scheduler, steps)
     new.timesteps = [scheduler.timesteps[i] for i in (log_snr(new)[:, None] - log_snr(scheduler)).abs().argmin(1).tolist()]
     return new

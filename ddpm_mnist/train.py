@@ -48,14 +48,14 @@ def ddpm_loss(model, # called `model(xt, t)`
     noise: torch.Tensor, # standard normal, shape of x0
     weighting: str = "eps" # see `loss_weight`
     ) -> torch.Tensor: # scalar
-    "Eq. (1), weighted: mean squared error of the predicted noise (Ho et al. 2020, eq. 14)."
+    "Eq. (1) of training, weighted: mean squared error of the predicted noise (Ho et al. 2020, eq. 14)."
     xt, noise = forward_diffusion(x0, t, scheduler, noise)
     errors = F.mse_loss(model(xt, t).float(), noise, reduction="none").flatten(1).mean(1)
     return (loss_weight(scheduler, t, weighting) * errors).mean()
 
 # %% ../nbs/02_train.ipynb #571e91d2
 class FromVelocity(nn.Module):
-    "A network that says v, heard as one that says the noise, eq. (2)."
+    "A network that says v, heard as one that says the noise, eq. (2) of training."
     def __init__(self, net: nn.Module, # says v; called `net(xt, t)`
         scheduler: NoiseScheduler): # the one that `net` is trained on
         super().__init__()
@@ -145,7 +145,7 @@ PRESETS = dict(
 def lr_at(step: int, total: int, # steps done; steps in all
     config: TrainConfig # its lr, warmup and lr_decay count
     ) -> float: # 0 .. config.lr
-    "The step size of a step, eq. (4)."
+    "The step size of a step, eq. (4) of training."
     lr = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
     return lr * (1 + math.cos(math.pi * step / total)) / 2 if config.lr_decay else lr
 
@@ -154,7 +154,7 @@ def lr_at(step: int, total: int, # steps done; steps in all
 def ema_update(ema, model, # two networks of one architecture; `ema` is changed
     decay: float, step: int # d of eq. (5); steps done before
     ):
-    "Move the averaged weights towards the weights, eq. (5)."
+    "Move the averaged weights towards the weights, eq. (5) of training."
     d = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - d)
 
@@ -246,7 +246,7 @@ def train_step(state: TrainState, # changed
     data: torch.Tensor, # all clean images (N, 3, 28, 28), in [-1, 1], on the state's device
     total: int # steps of the whole training
     ) -> torch.Tensor: # this rank's share of the loss, a scalar, left on the device; the mean over the ranks is the loss
-    "One step of Adam on eq. (1), weighted."
+    "One step of Adam on eq. (1) of training, weighted."
     c, device, (rank, world) = state.config, state.device, ranks()
     index = batch_indices(c.seed, state.step, len(data), c.batch_size)
     t, noise = batch_noise(c.seed, state.step, (len(index), *data.shape[1:]), c.num_timesteps, device)

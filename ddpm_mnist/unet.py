@@ -54,7 +54,7 @@ loops = SimpleNamespace(**LOOPS)
 
 # %% ../nbs/01_unet.ipynb #935ad7a6
 class GroupNormSiLU(torch.autograd.Function):
-    "SiLU of eq. (2) and its gradient, eq. (4): x (N, pixels, channels), u (N or 1, channels)."
+    "SiLU of eq. (2) of the U-Net and its gradient, eq. (4): x (N, pixels, channels), u (N or 1, channels)."
     @staticmethod
     def forward(ctx, x, u, weight, bias, groups, eps):
         r, m, sum_x = loops.moments(x, u, groups, eps)
@@ -109,7 +109,7 @@ class ResidualBlock(nn.Module):
 
 # %% ../nbs/01_unet.ipynb #fca1934f
 class UpConv(nn.Conv2d):
-    "Nearest-neighbour upsampling, then a 3×3 convolution, as one transposed convolution, eq. (6): (B, in, H, W) to (B, out, 2H, 2W)."
+    "Nearest-neighbour upsampling, then a 3×3 convolution, as one transposed convolution, eq. (6) of the U-Net: (B, in, H, W) to (B, out, 2H, 2W)."
     def __init__(self, in_ch: int, out_ch: int): super().__init__(in_ch, out_ch, 3, padding=1) # channels that come and that go
 
     def forward(self, x):
