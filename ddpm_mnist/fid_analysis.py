@@ -163,7 +163,8 @@ class Extractor:
         batch_size: int = 250) -> np.ndarray: # (N, dim) float64
         "Features of pictures; ValueError for what is no picture."
         check_pictures(images)
-        with torch.inference_mode(): return torch.cat([self.network(b) for b in images.split(batch_size)]).cpu().double().numpy()
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False): # float32 on every machine
+            return torch.cat([self.network(b) for b in images.split(batch_size)]).cpu().double().numpy()
 
 # %% ../nbs/04_fid_analysis.ipynb #282e2635
 def mnist_extractor(weights=None, # a local file; None: what ships

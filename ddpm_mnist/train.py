@@ -186,7 +186,7 @@ def speed_up(model: nn.Module, device, precision: str, # the network, where it r
     "Set this process and the network up for a long run; `precision=\"float32\"` leaves everything plain."
     device, dtype, compiled = torch.device(device), number_format(device, precision), ""
     if device.type == "cuda" and dtype != torch.float32:
-        torch.set_float32_matmul_precision("high") # TF32 for what stays float32
+        torch.backends.cudnn.allow_tf32 = False # the first convolution stays float32 to lose nothing
         if pictures >= 10_000_000: model.compile(mode="default" if model.training else "reduce-overhead", dynamic=False); compiled = ", the network compiled" # the latter with CUDA graphs
     if device.type == "cpu" and dtype == torch.bfloat16 and pictures >= 200_000 and compile_loops(): compiled = ", the norms compiled"
     return f"{device.type}, {str(dtype).removeprefix('torch.')}{compiled}" + (f", threads: {torch.get_num_threads()}" if device.type == "cpu" else "")
