@@ -202,6 +202,18 @@ def test_navigation_on_a_phone(open_view, address):
     assert view.url.endswith("teacher.html")
 
 
+def test_a_figure_opens_at_its_own_size(open_view, address):
+    view = open_view("phone", "light"); view.goto(address + "05_speed.html")
+    figure, whole = view.locator("main .cell-output-display img").first, view.locator("dialog[open] img")
+    own = figure.evaluate("i => i.naturalWidth")
+    assert figure.bounding_box()["width"] <= WIDTHS["phone"]["width"] < own
+    figure.click()
+    assert whole.bounding_box()["width"] == own and view.evaluate("document.querySelector('dialog').scrollWidth >= 500")
+    if shots := os.environ.get("SCREENSHOTS"): view.screenshot(path=Path(shots) / "figure_opened_phone.png")
+    whole.click()
+    assert not view.locator("dialog").count()
+
+
 def test_search_finds_a_function(open_view, address):
     view = open_view("desk", "light"); view.goto(address)
     view.locator("#quarto-search input").fill("forward_diffusion")
