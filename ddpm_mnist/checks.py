@@ -32,7 +32,7 @@ def shown(a: float, b: float) -> tuple: # of two texts
     return a_text, b_text
 
 # %% ../nbs/07_checks.ipynb #44f2b6fb
-def numbers(what: str, got, kind: str = "a tensor, or an array,") -> torch.Tensor: # of float64, or complex
+def numbers(what: str, got, kind: str = "a tensor or an array") -> torch.Tensor: # of float64, or complex
     "The numbers of an answer; `Wrong` if it has none."
     if got is None: raise Wrong(f"{what} is missing: your function returns nothing")
     if inspect.isroutine(got): raise Wrong(f"you return the function `{got.__name__}` itself; () is missing")

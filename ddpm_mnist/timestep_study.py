@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'ON_TRAINED_STEPS', 'MEASURED', 'rebuilt', 'log_snr', 'told_right', 'Way', 'corners', 'draw', 'open_study',
-           'possible', 'timestep_study', 'values_of', 'seed_spread', 'real_distance', 'study_table', 'ddpm_study',
-           'look']
+           'possible', 'timestep_study', 'values_of', 'seed_spread', 'least_difference', 'real_distance', 'study_table',
+           'ddpm_study', 'look']
 
 # %% ../nbs/04_timestep_study.ipynb #49e90f9a
 import json, sys, time, warnings
@@ -169,6 +169,12 @@ def seed_spread(study: dict, # as in `values_of`
     variances = [np.var(v, ddof=1) for v in each if len(v) > 1 and np.mean(v) < distance]
     if not variances: raise ValueError("study: no way has several seeds, expected at least one that has; run it with --seeds 0,1")
     return float(np.mean(variances) ** 0.5)
+
+def least_difference(study: dict, # as in `values_of`
+    spread: float = None # standard deviation of one run; None: `seed_spread`
+    ) -> float: # in the units of the distance
+    "What two means over all seeds of a study differ by to be told apart: twice the standard error of their difference."
+    return 2 * (seed_spread(study) if spread is None else spread) * (2 / len({r["seed"] for r in study["runs"]})) ** 0.5
 
 def real_distance(study: dict # as in `values_of`
     ) -> float: # in the units of the distance
