@@ -7,8 +7,8 @@ __all__ = ['WEIGHTINGS', 'PRECISIONS', 'PRESETS', 'BEFORE_1_6', 'loss_weight', '
            'permutation', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
            'number_format', 'autocast', 'speed_up', 'ranks', 'my_device', 'sent', 'all_ranks', 'TrainState',
            'train_step', 'save_atomic', 'load_plain', 'load_checkpoint', 'build_model', 'load_model', 'pack', 'unpack',
-           'stop_between_steps', 'end_epoch', 'agree', 'restarted', 'launch', 'begin', 'train', 'ship_weights',
-           'ddpm_train']
+           'take_weights', 'stop_between_steps', 'end_epoch', 'agree', 'restarted', 'launch', 'begin', 'train',
+           'ship_weights', 'ddpm_train']
 
 # %% ../nbs/02_train.ipynb #22839df7
 import copy, json, math, os, pickle, signal, struct, sys, time, zipfile
@@ -119,6 +119,7 @@ class TrainConfig:
     prediction: str = "eps" # what the network says: the noise, or "v", see `FromVelocity`
     weighting: str = "eps" # what an error costs: "eps", "v" or "min_snr", see `loss_weight`
     precision: str = "auto" # or "float32", "bfloat16", "float16": see `number_format`
+    start_from: str = "" # weights to begin with: a checkpoint file, or the name of a model that ships; "": random ones
     seed: int = 0 # of all randomness: weights, digits, t and noise
 
     def __post_init__(self):
@@ -130,7 +131,7 @@ class TrainConfig:
                 lr=number(lambda v: 0 < v < math.inf, "a step size above 0"), clip=number(lambda v: 0 <= v < math.inf, "a length, or 0 for any"),
                 ema=number(lambda v: 0 <= v < 1, "a decay in [0, 1), such as 0.999"), seed=(lambda v: type(v) is int and 0 <= v < 2**32, "a whole number in 0 .. 2**32 - 1"),
                 lr_decay=one_of((True, False)), schedule=one_of(("linear", "cosine")), prediction=one_of(("eps", "v")),
-                weighting=one_of(WEIGHTINGS), precision=one_of(PRECISIONS)).items():
+                weighting=one_of(WEIGHTINGS), precision=one_of(PRECISIONS), start_from=(lambda v: isinstance(v, str), "the name of a file or of a model that ships")).items():
             if not fits(getattr(self, name)): raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
 
 # %% ../nbs/02_train.ipynb #c1672fb6
@@ -354,6 +355,17 @@ def unpack(ckpt: dict, # from `load_checkpoint`
     for name in ("step", "log", "epoch_loss", "epoch_seconds"): setattr(state, name, ckpt[name])
     return state
 
+def take_weights(state: TrainState, path: str # changed; a checkpoint file, or the name of a model that ships
+    ):
+    "Begin with the weights of a trained network, averaged if it has such; ValueError if it is another network, or learnt on another schedule."
+    try: ckpt = load_checkpoint(path, state.device)
+    except (FileNotFoundError, ValueError) as e: raise type(e)(str(e).replace("path_or_name", "start_from", 1)) from None
+    there = dict(ckpt["unet"], **ckpt["scheduler"], prediction=ckpt.get("config", {}).get("prediction", "eps"))
+    here = dict(state.model.config, **state.scheduler.config, prediction=state.config.prediction)
+    differ = [f"{k} is {there.get(k)} there and {here[k]} here" for k in here if there.get(k) != here[k]]
+    if differ: raise ValueError(f"start_from: {path} is another network: {'; '.join(differ)}; give the same settings, or start from random weights")
+    for model in filter(None, (state.model, state.ema)): model.load_state_dict(ckpt.get("ema") or ckpt["weights"])
+
 # %% ../nbs/02_train.ipynb #dc01651e
 @contextmanager
 def stop_between_steps():
@@ -414,6 +426,7 @@ def begin(config: TrainConfig, path: Path, # of the checkpoint
     done = found["step"] if found else 0
     if done: raise ValueError(f"save_model_path: {path} holds a training of {done:,} steps; go on with it by --resume, or name another folder")
     state = TrainState(config, device)
+    if config.start_from: take_weights(state, config.start_from)
     if first: save_atomic(pack(state), path) # an unwritable folder is found out now, not after an epoch
     return state
 
@@ -484,6 +497,7 @@ def ddpm_train(preset: str = "small", # settings to start from: reference, bette
     prediction: str = None, # what the network says: eps or v
     weighting: str = None, # what an error costs: eps, v or min_snr
     precision: str = None, # auto, float32, bfloat16 or float16
+    start_from: str = None, # weights to begin with: a checkpoint, or the name of a model that ships
     seed: int = None, # of all randomness
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
