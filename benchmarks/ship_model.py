@@ -24,8 +24,9 @@ Unconditional DDPM on MNIST, 28×28 in three equal channels: `load_model("{name}
 | schedule | {schedule}, T = {T} |
 | data | the 60,000 training digits of MNIST (origin and licence: `MNIST/ORIGIN.txt`) |
 | licence of the weights | Apache-2.0, as the package |
-| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, {decay}, clip {clip}, seed {seed}, number format {precision}; the network says {prediction}, errors are weighted by {weighting} |
+| training | `{train_command}`: {step:,} steps, {epochs} epochs, Adam {lr}, batch {batch_size}, warm-up {warmup}, {decay}, clip {clip}, seed {seed}, number format {precision}; the network says {prediction}, errors are weighted by {weighting}{begun} |
 | time | {minutes:.0f} minutes, {rate:.0f} images/s (mean of the epochs), on {train_machine} |
+| energy | {energy} |
 | trained at commit | {train_commit} |
 
 ## Quality
@@ -75,7 +76,8 @@ def main(checkpoint: str, # what `ddpm_train` left
     folder: str = None, # for the PNGs; a continued run finds them there
     train_command: str = "ddpm_train --preset small", # that made the checkpoint
     train_commit: str = "", # at which it ran
-    train_machine: str = "" # on which it ran; this one, if nothing is said
+    train_machine: str = "", # on which it ran; this one, if nothing is said
+    watts: float = 0.0 # the mean power of its processor meanwhile, if that told it
     ):
     "Ship the averaged weights, draw and measure digits, write results/NAME.json, results/NAME_samples.npz and the model card."
     run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --draws {draws} --n {n} --seed {seed}", seed=seed) # before anything is written: the commit is that of the code
@@ -94,9 +96,11 @@ def main(checkpoint: str, # what `ddpm_train` left
     write_json(Path("results") / f"{name}.json", dict(model=name, draws=measured, run=run))
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")
     c, log, first = ckpt["config"], ckpt["log"], measured[0]
+    seconds = sum(e["seconds"] for e in log)
     (ASSETS / "models" / f"{name}.md").write_text(CARD.format(
         name=name, params=sum(p.numel() for p in model.parameters()), T=c["num_timesteps"], step=ckpt["step"],
-        minutes=sum(e["seconds"] for e in log) / 60, rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
+        minutes=seconds / 60, energy=f"{watts * seconds / 3.6e6:.2f} kWh, at {watts:.0f} W" if watts else "not known: the machine did not tell it", rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
+        begun=f"; begun with the weights of `{c['start_from']}`, so all this comes on top of its training" if c.get("start_from") else "",
         weights=f"averaged weights (EMA {c['ema']})" if c["ema"] else "plain weights", decay="cosine decay" if c["lr_decay"] else "constant step size", train_machine=train_machine or run["machine"],
         sample_seed=seed, table=table(measured), again=again(first, name, seed), first=drawn_with(first), counts=", ".join(map(str, first["class_counts"])),
         real_counts=", ".join(map(str, first["real"]["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),

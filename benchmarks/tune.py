@@ -29,7 +29,7 @@ CANDIDATES = [dict(), dict(prediction="v"), dict(prediction="v", weighting="v"),
               dict(schedule="cosine", prediction="v"), BEST, dict(seed=1), # what differs from the base: `small`, made to say the noise, with equal weights
               *(BEST | more for more in (dict(seed=1), dict(lr=1e-3), dict(lr=4e-3), dict(batch_size=32), dict(batch_size=16), dict(batch_size=128), dict(dropout=0.1), dict(lr_decay=False),
                                        dict(epochs=1), dict(epochs=4), dict(epochs=8))),
-              dict(shipped="small", epochs=PRESETS["small"].epochs), BEST | dict(epochs=8, batch_size=32)]
+              dict(shipped="small", epochs=PRESETS["small"].epochs), dict(shipped="small_long", epochs=PRESETS["small"].epochs + 28), BEST | dict(epochs=8, batch_size=32)] # the latter's 28 came after the former's
 
 
 @torch.no_grad()

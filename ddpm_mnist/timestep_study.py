@@ -25,7 +25,7 @@ from .data import mnist_tensor, to_unit
 from .fid_analysis import Extractor, evaluate_samples, fid, fid_bias, likeness, load_extractor, reference_stats, some_features
 from .sample import SAMPLERS, image_noise, respaced, reverse_process, shifts_by_step
 from .scheduler import NoiseScheduler
-from .train import load_model, my_device, speed_up
+from .train import load_model, my_device, permutation, speed_up
 
 # %% ../nbs/04_timestep_study.ipynb #6424c2d4
 def rebuilt(scheduler: NoiseScheduler, # the trained one
@@ -93,8 +93,8 @@ def draw(model, scheduler: NoiseScheduler, # from `load_model`
     images, levels, shown = [], [], set(np.linspace(0, steps - 1, min(looks, steps)).round().astype(int).tolist())
     for start in range(0, n, batch_size):
         batch = range(start, min(start + batch_size, n)); noise = image_noise(seed, batch, device=device)
-        if how.from_digits: # another digit for each image of each seed
-            x0 = digits[[(seed * n + i) % len(digits) for i in batch]].to(device)
+        if how.from_digits: # another digit for each image of each seed, in a random order, for the file has its own
+            x0 = digits[permutation(0, 0, len(digits))[[(seed * n + i) % len(digits) for i in batch]]].to(device)
             noise = chain([schedule.add_noise(x0, next(noise), steps - 1)], noise)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore") # that the schedule is not the trained one is what is studied
@@ -164,11 +164,13 @@ def values_of(study: dict, # from `timestep_study`, or read from its file
 def seed_spread(study: dict, # as in `values_of`
     steps: int = 50, distance: float = 10 # from how many calls on, and up to which mean distance, a way is taken to draw digits
     ) -> float: # standard deviation of the distance
-    "What seeds differ by where digits are drawn, pooled over all ways that have several seeds; ValueError if none has."
-    each = [values_of(study, *k) for k in {(r["way"], r["steps"]) for r in study["runs"] if r["steps"] >= steps}]
-    variances = [np.var(v, ddof=1) for v in each if len(v) > 1 and np.mean(v) < distance]
-    if not variances: raise ValueError("study: no way has several seeds, expected at least one that has; run it with --seeds 0,1")
-    return float(np.mean(variances) ** 0.5)
+    "What seeds differ by, pooled over the samplers on trained steps and the full chain; those without fresh noise draw much the same digits in any number of calls, and count as one. ValueError if none has several seeds."
+    kinds = {}
+    for way, T in sorted({(r["way"], r["steps"]) for r in study["runs"] if r["steps"] >= steps and (r["way"] in ON_TRAINED_STEPS or r["steps"] == study["trained_steps"])}):
+        v = values_of(study, way, T)
+        if len(v) > 1 and np.mean(v) < distance: kinds.setdefault("no noise" if way.removesuffix("_trailing") in ("ddim", "dpm_solver") else (way, T), []).append(np.var(v, ddof=1))
+    if not kinds: raise ValueError("study: no sampler on trained steps has several seeds, expected at least one that has; run it with --seeds 0,1")
+    return float(np.mean([np.mean(v) for v in kinds.values()]) ** 0.5)
 
 def least_difference(study: dict, # as in `values_of`
     spread: float = None # standard deviation of one run; None: `seed_spread`

@@ -345,7 +345,7 @@ def unpack(ckpt: dict, # from `load_checkpoint`
     "The state that `pack` wrote; ValueError if it was trained with other settings than `config` (more epochs are welcome)."
     if "optimizer" not in ckpt: raise ValueError("resume: this checkpoint holds weights only, without optimiser and step; it can be sampled but not continued")
     then, now = {**asdict(TrainConfig()), **ckpt["config"]}, {**asdict(config), "channel_mults": list(config.channel_mults)}
-    differ = [f"{k} is {then[k]} there and {now[k]} here" for k in now if then[k] != now[k] and k != "epochs"]
+    differ = [f"{k} is {then[k]!r} there and {now[k]!r} here" for k in now if then[k] != now[k] and k != "epochs"]
     if differ: raise ValueError(f"resume: the checkpoint was trained with other settings: {'; '.join(differ)}; give the same ones, or another --save_model_path")
     state = TrainState(config, device)
     state.model.load_state_dict(ckpt["weights"])
@@ -362,7 +362,7 @@ def take_weights(state: TrainState, path: str # changed; a checkpoint file, or t
     except (FileNotFoundError, ValueError) as e: raise type(e)(str(e).replace("path_or_name", "start_from", 1)) from None
     there = dict(ckpt["unet"], **ckpt["scheduler"], prediction=ckpt.get("config", {}).get("prediction", "eps"))
     here = dict(state.model.config, **state.scheduler.config, prediction=state.config.prediction)
-    differ = [f"{k} is {there.get(k)} there and {here[k]} here" for k in here if there.get(k) != here[k]]
+    differ = [f"{k} is {there.get(k)!r} there and {here[k]!r} here" for k in here if there.get(k) != here[k]]
     if differ: raise ValueError(f"start_from: {path} is another network: {'; '.join(differ)}; give the same settings, or start from random weights")
     for model in filter(None, (state.model, state.ema)): model.load_state_dict(ckpt.get("ema") or ckpt["weights"])
 
