@@ -9,7 +9,7 @@ import torch
 from fastcore.script import call_parse
 
 from ddpm_mnist.classifier import run_info, write_json
-from ddpm_mnist.data import ASSETS
+from ddpm_mnist.data import ASSETS, replacing
 from ddpm_mnist.fid_analysis import evaluate_samples, folder_batches, save_samples
 from ddpm_mnist.sample import sample_to_folder
 from ddpm_mnist.train import build_model, load_checkpoint, load_model, my_device, ship_weights
@@ -97,7 +97,7 @@ def main(checkpoint: str, # what `ddpm_train` left
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")
     c, log, first = ckpt["config"], ckpt["log"], measured[0]
     seconds = sum(e["seconds"] for e in log)
-    (ASSETS / "models" / f"{name}.md").write_text(CARD.format(
+    with replacing(ASSETS / "models" / f"{name}.md") as f: f.write(CARD.format(
         name=name, params=sum(p.numel() for p in model.parameters()), T=c["num_timesteps"], step=ckpt["step"],
         minutes=seconds / 60, energy=f"{watts * seconds / 3.6e6:.2f} kWh, at {watts:.0f} W" if watts else "not known: the machine did not tell it", rate=sum(e["images_per_second"] for e in log) / len(log), train_command=train_command, train_commit=train_commit,
         begun=f"; begun with the weights of `{c['start_from']}`, so all this comes on top of its training" if c.get("start_from") else "",
@@ -106,4 +106,4 @@ def main(checkpoint: str, # what `ddpm_train` left
         real_counts=", ".join(map(str, first["real"]["class_counts"])), losses=", ".join(f"{e['loss']:.4f}" for e in log),
         **{k: c[k] for k in ("base_ch", "schedule", "epochs", "lr", "batch_size", "warmup", "clip", "seed", "precision", "prediction", "weighting")},
         **{k: first[k] for k in ("n", "extractor", "protocol")},
-        **{k: run[k] for k in ("command", "commit", "machine", "torch", "date")}), encoding="utf8")
+        **{k: run[k] for k in ("command", "commit", "machine", "torch", "date")}))

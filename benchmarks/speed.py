@@ -134,10 +134,10 @@ def arithmetic(net, device) -> tuple[float, float]: # GFLOP an image, forward: o
 
 def clock(run, calls, device) -> float: # seconds a call
     torch.set_float32_matmul_precision("highest") # `speed_up` asks for less, which then holds for whoever comes next
-    if device == "cuda": torch.cuda.synchronize()
+    if device.startswith("cuda"): torch.cuda.synchronize(device)
     start = time.perf_counter()
     for _ in range(calls): run()
-    if device == "cuda": torch.cuda.synchronize()
+    if device.startswith("cuda"): torch.cuda.synchronize(device)
     return (time.perf_counter() - start) / calls
 
 
@@ -168,7 +168,7 @@ def peak_memory(name, *args) -> int: # MB of a process that does nothing else
 
 def peak_of(name, *args):
     c = CANDIDATES[name](*args); c.drawing(); c.training()
-    if args[-1] == "cuda": print(torch.cuda.max_memory_allocated() // 10**6)
+    if args[-1].startswith("cuda"): print(torch.cuda.max_memory_allocated() // 10**6)
     else: print(int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024 // 10**6) # Linux only
 
 
@@ -194,7 +194,7 @@ def main(width: int = 32, # of every network at full resolution
     "Measure training and drawing of every candidate, interleaved."
     torch.backends.cudnn.allow_tf32 = False # float32 means float32, for every candidate
     run = run_info(f"python benchmarks/speed.py --width {width} --batch {batch} --steps {steps} --rounds {rounds} --calls {calls} --device {device}",
-                   threads=torch.get_num_threads(), gpu=torch.cuda.get_device_name() if device == "cuda" else None)
+                   threads=torch.get_num_threads(), gpu=torch.cuda.get_device_name(device) if device.startswith("cuda") else None)
     peaks = lambda: {str(d).removeprefix("torch."): round(matmul_peak(d, device, 2048 if device == "cpu" else 8192), 1) for d in (torch.float32, torch.bfloat16)}
     args = width, batch, steps, device
     candidates = {name: make(*args) for name, make in CANDIDATES.items()}

@@ -6,7 +6,7 @@ After one pass over the digits the distance says little about their shape: what 
 candidate loses later. So the settings are compared after two; the last candidates train with the best of them for other numbers
 of passes, and the end of their curve is `small` itself, as it ships.
 """
-import copy, json, time
+import copy, json, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ddpm_mnist.classifier import run_info, write_json
 from ddpm_mnist.data import mnist_tensor
 from ddpm_mnist.fid_analysis import evaluate_samples
 from ddpm_mnist.sample import SAMPLERS, ddpm_sample
-from ddpm_mnist.train import PRESETS, TrainState, autocast, batch_noise, ddpm_loss, ema_update, load_checkpoint, load_model, speed_up, train_step
+from ddpm_mnist.train import PRESETS, TrainConfig, TrainState, autocast, batch_noise, ddpm_loss, ema_update, load_checkpoint, load_model, speed_up, train_step
 from ddpm_mnist.unet import ResidualBlock
 
 DRAWN, VALIDATION = 1_000, 2_000
@@ -73,7 +73,9 @@ def main(output: str = "results/tune.json"):
     base, path = replace(PRESETS["small"], prediction="eps", weighting="eps", epochs=EPOCHS, warmup=200, ema=0.99), Path(output)
     setting = json.loads(json.dumps(dict(base=asdict(base), drawn=DRAWN, validation=VALIDATION))) # as it is read back
     done = json.loads(path.read_text()) if path.exists() else {}
-    rows = done["rows"] if {k: done.get(k) for k in setting} == setting else []
+    newer = {k: v for k, v in setting["base"].items() if k not in done.get("base", {}) and v == getattr(TrainConfig, k)} # settings that there were not then, as they have been all along
+    if done and {k: done[k] for k in setting} | dict(base=done["base"] | newer) != setting: sys.exit(f"tune: {output} was measured with other settings; name another --output")
+    rows = done.get("rows", [])
     data, unseen = mnist_tensor()[0], mnist_tensor(train=False)[0][:VALIDATION]
     run = run_info("python benchmarks/tune.py") # before the work: the commit is that of the code
     print(speed_up(None, "cpu", base.precision, 10**9))
@@ -81,5 +83,6 @@ def main(output: str = "results/tune.json"):
         if any(r["changed"] == c for r in rows): continue
         if "shipped" in c: row = measure_shipped(c["shipped"], unseen)
         else: row = measure(replace(base, **{k: v for k, v in c.items() if k != "dropout"}), data, unseen, AVERAGES if i == 0 or "lr_decay" in c else [], c.get("dropout", 0.0))
-        rows.append(dict(changed=c) | row | dict(run=run | dict(seed=c.get("seed", base.seed)))); print(rows[-1], flush=True)
+        seed = load_checkpoint(c["shipped"])["config"]["seed"] if "shipped" in c else c.get("seed", base.seed)
+        rows.append(dict(changed=c) | row | dict(run=run | dict(seed=seed))); print(rows[-1], flush=True)
         write_json(path, setting | dict(rows=rows))

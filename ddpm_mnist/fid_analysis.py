@@ -172,7 +172,7 @@ def mnist_extractor(weights=None, # a local file; None: what ships
     ) -> Extractor: # of one channel, or the mean of three
     "The 176 features of the digit classifier."
     model = digit_classifier(weights) if device is None else copy.deepcopy(digit_classifier(weights)).to(device)
-    return Extractor("mnist", lambda x: model.features(one_channel(x.to(device))), len(model.feature_std), state_hash(model.state_dict()),
+    return Extractor("mnist", lambda x: model.features(one_channel(x.to(device or "cpu"))), len(model.feature_std), state_hash(model.state_dict()),
                      "digit classifier: 128 hidden units before ReLU, mean and deviation of 24 first-layer maps, "
                      "each divided by its deviation on the training digits; no resizing; channels averaged")
 
@@ -189,7 +189,7 @@ def inception_extractor(weights=None, # a local file of the FID weights; None: t
         with mock.patch.object(inception, "load_state_dict_from_url", lambda *a, **k: state): model = inception.InceptionV3()
     except RuntimeError: raise ValueError(f"weights: {weights} belongs to another network, expected pytorch-fid's Inception") from None
     model = model.eval().to(device)
-    return Extractor("inception", lambda x: model(x.to(device).expand(-1, 3, -1, -1))[0].flatten(1), 2048, state_hash(state),
+    return Extractor("inception", lambda x: model(x.to(device or "cpu").expand(-1, 3, -1, -1))[0].flatten(1), 2048, state_hash(state),
                      "pytorch-fid's Inception-v3, 2048 features of the last average pooling; bilinear to 299×299, scaled to [-1, 1]; one channel copied to three")
 
 EXTRACTORS = dict(mnist=mnist_extractor, inception=inception_extractor)

@@ -260,9 +260,9 @@ def framework_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     T = scheduler.num_timesteps
     ts = [-1, *(round((T - 1) * f) for f in (0.15, 0.35, 0.6, 1))]
     device = scheduler.betas.device
-    x0, noise = x0.to(device), next(image_noise(seed, [0], device=device))
+    x0, noise = x0.to(device), next(image_noise(seed, [0], tuple(x0.shape), device))
     forward = [x0[None] if t < 0 else scheduler.add_noise(x0[None], noise, t) for t in ts]
-    seen = {t: xt for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, [0], device=device)) if t in ts}
+    seen = {t: xt for t, xt, _ in reverse_process(model, scheduler, image_noise(seed, [0], tuple(x0.shape), device)) if t in ts}
     fig, axes = plt.subplots(2, 5, figsize=(9, 3.9))
     fig.subplots_adjust(wspace=0.85, hspace=0.55, left=0.02, right=0.98, top=0.86, bottom=0.06)
     for r, (row, way) in enumerate([(forward, "->"), ([seen[t] for t in ts], "<-")]):

@@ -93,8 +93,8 @@ def draw(model, scheduler: NoiseScheduler, # from `load_model`
     images, levels, shown = [], [], set(np.linspace(0, steps - 1, min(looks, steps)).round().astype(int).tolist())
     for start in range(0, n, batch_size):
         batch = range(start, min(start + batch_size, n)); noise = image_noise(seed, batch, device=device)
-        if how.from_digits: # another digit for each image of each seed, in a random order, for the file has its own
-            x0 = digits[permutation(0, 0, len(digits))[[(seed * n + i) % len(digits) for i in batch]]].to(device)
+        if how.from_digits: # a random choice for each seed, for the file is not shuffled
+            x0 = digits[permutation(seed, 0, len(digits))[[i % len(digits) for i in batch]]].to(device)
             noise = chain([schedule.add_noise(x0, next(noise), steps - 1)], noise)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore") # that the schedule is not the trained one is what is studied
@@ -165,10 +165,11 @@ def seed_spread(study: dict, # as in `values_of`
     steps: int = 50, distance: float = 10 # from how many calls on, and up to which mean distance, a way is taken to draw digits
     ) -> float: # standard deviation of the distance
     "What seeds differ by, pooled over the samplers on trained steps and the full chain; those without fresh noise draw much the same digits in any number of calls, and count as one. ValueError if none has several seeds."
-    kinds = {}
-    for way, T in sorted({(r["way"], r["steps"]) for r in study["runs"] if r["steps"] >= steps and (r["way"] in ON_TRAINED_STEPS or r["steps"] == study["trained_steps"])}):
-        v = values_of(study, way, T)
-        if len(v) > 1 and np.mean(v) < distance: kinds.setdefault("no noise" if way.removesuffix("_trailing") in ("ddim", "dpm_solver") else (way, T), []).append(np.var(v, ddof=1))
+    whole, kinds = study["trained_steps"], {}
+    for way, T in sorted({(r["way"], r["steps"]) for r in study["runs"] if r["steps"] >= steps and (r["way"] in ON_TRAINED_STEPS or (r["way"], r["steps"]) == ("rebuilt", whole))}):
+        v, sampler = values_of(study, way, T), way.removesuffix("_trailing")
+        kind = "no noise" if sampler in ("ddim", "dpm_solver") else (sampler.replace("rebuilt", "respaced") if T == whole else way, T) # with all steps, what steps are kept is no choice
+        if len(v) > 1 and np.mean(v) < distance: kinds.setdefault(kind, []).append(np.var(v, ddof=1))
     if not kinds: raise ValueError("study: no sampler on trained steps has several seeds, expected at least one that has; run it with --seeds 0,1")
     return float(np.mean([np.mean(v) for v in kinds.values()]) ** 0.5)
 
@@ -209,11 +210,11 @@ def ddpm_study(model: str = "small", # a model that ships, or a checkpoint
     "Quality against the number of timesteps, run by run; the same command continues."
     try:
         numbers = lambda name, text: [int(v) if v.strip().isdigit() else sys.exit(f"ddpm_study: {name}: got {text!r}, expected numbers and commas")
-                                      for v in text.split(",")]
+                                      for v in dict.fromkeys(text.split(","))] # each once
         command = f"ddpm_study --model {Path(model).name} --steps {steps} --seeds {seeds} --n {n} --ways {ways} --output {output} --extractor {extractor}"
-        study = timestep_study(*load_model(model, my_device(device)), numbers("steps", steps), numbers("seeds", seeds), n, output, [w.strip() for w in ways.split(",")],
+        study = timestep_study(*load_model(model, my_device(device)), numbers("steps", steps), numbers("seeds", seeds), n, output, list(dict.fromkeys(w.strip() for w in ways.split(","))),
                                load_extractor(extractor, device=my_device(device)), batch_size=batch_size, command=command)
-    except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {str(e).replace('path:', 'output:', 1)}") # the option that the argument is here
+    except (ValueError, OSError, ImportError) as e: sys.exit(f"ddpm_study: {str(e).replace('path:', 'output:', 1).replace('path_or_name:', 'model:', 1)}") # the option that the argument is here
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     print(f"{study_table(study)}\nfloor {study['floor']:.2f}; n = {study['n']:,}: about {study['chance']:.2f} by chance alone; kept in {output}")
 

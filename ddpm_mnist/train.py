@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['WEIGHTINGS', 'PRECISIONS', 'PRESETS', 'BEFORE_1_6', 'loss_weight', 'ddpm_loss', 'FromVelocity', 'stream',
            'permutation', 'batch_indices', 'batch_noise', 'TrainConfig', 'lr_at', 'ema_update', 'has_bfloat16',
-           'number_format', 'autocast', 'speed_up', 'ranks', 'my_device', 'sent', 'all_ranks', 'TrainState',
-           'train_step', 'save_atomic', 'load_plain', 'load_checkpoint', 'build_model', 'load_model', 'pack', 'unpack',
-           'take_weights', 'stop_between_steps', 'end_epoch', 'agree', 'restarted', 'launch', 'begin', 'train',
-           'ship_weights', 'ddpm_train']
+           'can_compile', 'number_format', 'autocast', 'speed_up', 'ranks', 'my_device', 'sent', 'all_ranks',
+           'TrainState', 'train_step', 'save_atomic', 'load_plain', 'errors_name', 'load_checkpoint', 'build_model',
+           'load_model', 'pack', 'unpack', 'take_weights', 'stop_between_steps', 'end_epoch', 'agree', 'restarted',
+           'launch', 'begin', 'train', 'ship_weights', 'ddpm_train']
 
 # %% ../nbs/02_train.ipynb #22839df7
 import copy, json, math, os, pickle, signal, struct, sys, time, zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,11 @@ def has_bfloat16(device # "cpu", "cuda", ...
     if kind == "cuda": return torch.cuda.get_device_capability(device) >= (8, 0)
     return kind == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
+def can_compile(device # a CUDA GPU
+    ) -> bool: # whether the compiler of such GPUs is there, and knows this one
+    "Is there Triton, and is the GPU of compute capability 7.0 (Volta, 2017) or newer?"
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+
 def number_format(device, precision: str = "auto" # one of `PRECISIONS`
     ) -> torch.dtype:
     "The format of convolutions and matrix products: for \"auto\" the fastest that the device has."
@@ -188,7 +194,7 @@ def speed_up(model: nn.Module, device, precision: str, # the network, where it r
     device, dtype, compiled = torch.device(device), number_format(device, precision), ""
     if device.type == "cuda" and dtype != torch.float32:
         torch.backends.cudnn.allow_tf32 = False # the first convolution stays float32 to lose nothing
-        if pictures >= 10_000_000: model.compile(mode="default" if model.training else "reduce-overhead", dynamic=False); compiled = ", the network compiled" # the latter with CUDA graphs
+        if pictures >= 10_000_000 and can_compile(device): model.compile(mode="default" if model.training else "reduce-overhead", dynamic=False); compiled = ", the network compiled" # the latter with CUDA graphs
     if device.type == "cpu" and dtype == torch.bfloat16 and pictures >= 200_000 and compile_loops(): compiled = ", the norms compiled"
     return f"{device.type}, {str(dtype).removeprefix('torch.')}{compiled}" + (f", threads: {torch.get_num_threads()}" if device.type == "cpu" else "")
 
@@ -271,7 +277,7 @@ def save_atomic(obj, path # plain containers of tensors, numbers and strings; th
     ) -> Path: # the file
     "Write the whole file or nothing."
     try:
-        with replacing(path, "wb") as f: torch.save(obj, f)
+        with replacing(path, "wb") as f: torch.save(obj, f); f.flush(); os.fsync(f.fileno()) # on the disk before it takes the place of the last one
     except RuntimeError as e: raise OSError(f"cannot write {path} ({e}); name a folder that you may write to") from None
     return Path(path)
 
@@ -293,6 +299,12 @@ def load_plain(path: Path, argument: str, # the file; the argument's name, for m
     except pickle.UnpicklingError as e:
         raise ValueError(f"{argument}: {path} was not loaded, for it holds something other than tensors and plain containers; a file from a stranger may run code") from e
     except (RuntimeError, EOFError, OSError, IndexError, struct.error): raise damaged from None
+
+@contextmanager
+def errors_name(argument: str): # the caller's
+    "What `load_checkpoint` and `build_model` say of `path_or_name` is said of this argument."
+    try: yield
+    except (FileNotFoundError, ValueError) as e: raise type(e)(str(e).replace("path_or_name", argument, 1)) from None
 
 def load_checkpoint(path, # a file written by `save_atomic`, or the name of a model that ships with the package
     device="cpu" # where its tensors go
@@ -358,13 +370,12 @@ def unpack(ckpt: dict, # from `load_checkpoint`
 def take_weights(state: TrainState, path: str # changed; a checkpoint file, or the name of a model that ships
     ):
     "Begin with the weights of a trained network, averaged if it has such; ValueError if it is another network, or learnt on another schedule."
-    try: ckpt = load_checkpoint(path, state.device)
-    except (FileNotFoundError, ValueError) as e: raise type(e)(str(e).replace("path_or_name", "start_from", 1)) from None
+    with errors_name("start_from"): ckpt = load_checkpoint(path, state.device); trained = build_model(ckpt, "ema" if ckpt.get("ema") else "weights", path)
     there = dict(ckpt["unet"], **ckpt["scheduler"], prediction=ckpt.get("config", {}).get("prediction", "eps"))
     here = dict(state.model.config, **state.scheduler.config, prediction=state.config.prediction)
     differ = [f"{k} is {there.get(k)!r} there and {here[k]!r} here" for k in here if there.get(k) != here[k]]
     if differ: raise ValueError(f"start_from: {path} is another network: {'; '.join(differ)}; give the same settings, or start from random weights")
-    for model in filter(None, (state.model, state.ema)): model.load_state_dict(ckpt.get("ema") or ckpt["weights"])
+    for model in filter(None, (state.model, state.ema)): model.load_state_dict(trained.state_dict())
 
 # %% ../nbs/02_train.ipynb #dc01651e
 @contextmanager
@@ -409,7 +420,7 @@ def restarted(device) -> bool: # the same on all ranks
     return count.item() > 0
 
 def launch() -> str: # the same on all ranks, and after a restart; "" for a process on its own
-    "Which call of `torchrun` this process belongs to; with several machines, what its `--rdzv-id` says."
+    "Which call of `torchrun` this process belongs to; with several machines, what its `--rdzv-id` says, which therefore is another one for each call."
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 def begin(config: TrainConfig, path: Path, # of the checkpoint
@@ -417,9 +428,9 @@ def begin(config: TrainConfig, path: Path, # of the checkpoint
     ) -> TrainState:
     "The state that the checkpoint holds, or a fresh one, saved at once; an error rather than overwriting a training, or resuming none."
     first, again = ranks()[0] == 0, restarted(device)
-    if first: sweep(path.parent, path.name)
+    if first: sweep(path.parent, path.name); sweep(path.parent, "log.jsonl")
     if first and resume and not path.is_file(): raise FileNotFoundError(f"resume: there is no checkpoint in {path.parent} yet; leave out --resume to begin one")
-    found = load_checkpoint(path) if first and path.is_file() else {}
+    with errors_name("save_model_path"): found = load_checkpoint(path) if first and path.is_file() else {}
     ckpt = [found if found and (resume or again and found.get("launch") == launch()) else None] # a rank that died goes on with what it began, and with nothing else
     if dist.is_initialized(): dist.broadcast_object_list(ckpt) # the others need no file of their own
     if ckpt[0]: return unpack(ckpt[0], config, device)

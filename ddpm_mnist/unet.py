@@ -84,9 +84,10 @@ def compile_loops(on: bool = True # False: plain PyTorch again
     "Fuse the loops of `GroupNormSiLU`, for this process; if that fails they stay as they are."
     on = on and os.environ.get("TORCH_COMPILE_DISABLE", "0") != "1"
     if on and loops.moments is not moments: return True
-    vars(loops).update({k: torch.compile(f, dynamic=True) if on else f for k, f in LOOPS.items()})
     x = torch.randn(3, 5, 16, dtype=torch.bfloat16, requires_grad=True) # sizes that differ: the code is for any
-    try: GroupNormSiLU.apply(x, torch.zeros(1, 16), torch.ones(16), torch.zeros(16), 8, 1e-5).sum().backward()
+    try:
+        vars(loops).update({k: torch.compile(f, dynamic=True) if on else f for k, f in LOOPS.items()})
+        GroupNormSiLU.apply(x, torch.zeros(1, 16), torch.ones(16), torch.zeros(16), 8, 1e-5).sum().backward()
     except RuntimeError: vars(loops).update(LOOPS); return False
     return on
 
