@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from .classifier import run_info, state_hash, write_json
 from .data import mnist_tensor, to_unit
 from .fid_analysis import Extractor, evaluate_samples, fid, fid_bias, likeness, load_extractor, reference_stats, some_features
-from .sample import SAMPLERS, image_noise, respaced, reverse_process, shifts_by_step
+from .sample import SAMPLERS, image_noise, picture_shape, respaced, reverse_process, shifts_by_step
 from .scheduler import NoiseScheduler
 from .train import load_model, my_device, permutation, speed_up
 
@@ -85,16 +85,16 @@ def draw(model, scheduler: NoiseScheduler, # from `load_model`
     way: str, steps: int, # one of `WAYS`, and T'
     n: int, seed: int, # images, and what fixes them
     batch_size: int = 256, looks: int = 25 # images at a time; how often the corners of the first batch are measured
-    ) -> tuple[torch.Tensor, list]: # (n, 3, 28, 28) in [0, 1], on the CPU; [t, step that the network is told, factor of the digit, noise] at each look
+    ) -> tuple[torch.Tensor, list]: # (n, C, 28, 28) in [0, 1], on the CPU; [t, step that the network is told, factor of the digit, noise] at each look
     "Draw in one of the ways of the study; ValueError for an unknown way or a number of steps that it cannot have."
     if way not in WAYS: raise ValueError(f"ways: got {way!r}, expected some of {', '.join(WAYS)}")
-    how = WAYS[way]; schedule = how.schedule(scheduler, steps); device = schedule.betas.device
+    how = WAYS[way]; schedule = how.schedule(scheduler, steps); device, shape = schedule.betas.device, picture_shape(model)
     shifts, digits = shifts_by_step(model, schedule), mnist_tensor(train=False)[0] if how.from_digits else None
     images, levels, shown = [], [], set(np.linspace(0, steps - 1, min(looks, steps)).round().astype(int).tolist())
     for start in range(0, n, batch_size):
-        batch = range(start, min(start + batch_size, n)); noise = image_noise(seed, batch, device=device)
+        batch = range(start, min(start + batch_size, n)); noise = image_noise(seed, batch, shape, device)
         if how.from_digits: # a random choice for each seed, for the file is not shuffled
-            x0 = digits[permutation(seed, 0, len(digits))[[i % len(digits) for i in batch]]].to(device)
+            x0 = digits[permutation(seed, 0, len(digits))[[i % len(digits) for i in batch]], :shape[0]].to(device)
             noise = chain([schedule.add_noise(x0, next(noise), steps - 1)], noise)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore") # that the schedule is not the trained one is what is studied
