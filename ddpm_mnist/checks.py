@@ -100,7 +100,7 @@ def call(f,
 EXPLAINED = { # what some errors of PyTorch and Python mean here
     "'float' object has no attribute 'backward'": "a number has no gradient: `item` comes last",
     "a leaf Variable that requires grad": "PyTorch refuses to change a weight in place while it records gradients; this update is none of its business",
-    "math domain error": "a negative number has no root"}
+    "math domain error": "a negative number has no root, and 0 no logarithm"}
 
 def complaint(look, # raises `Wrong` if something does not hold
     f): # the student's function
@@ -127,7 +127,7 @@ def run_check(task: str, f, case): # case(B) draws data with B pictures; it retu
         holds = looks[0][0]
         for again, (_, look) in enumerate(looks):
             if words := complaint(look, f):
-                if again: words += ". With other data, of another size, yours was right: is something kept from them, or made to fit their size?"
+                if again: words = words.rstrip(".") + (" " if words.endswith("?") else ". ") + "With other data, of another size, yours was right: is something kept from them, or made to fit their size?"
                 print(f"  ✗ {holds}\n    {words}")
                 raise Failed(words)
         print(f"  ✓ {holds}")
@@ -297,7 +297,7 @@ def check_time_embedding(f): # f(t (B,) int64, dim even) -> (B, dim)
                 "the times are scaled down before they are embedded: neighbours can hardly be told apart": made(angle / 1000),
                 "all rows are the first one's; each time has a row of its own": made(angle[:1].expand_as(angle)),
                 "the angles are in turns, not in radians": made(angle * 2 * math.pi),
-                "the frequencies are whole numbers: somewhere you divide or convert to integers": made(t * omega.long())}, tol=5e-3)
+                "only the first frequency is there, the others are 0: is something converted to whole numbers, or the logarithm of 10,000 forgotten?": made(t * omega.long())}, tol=5e-3)
         return ("sines and cosines of the right speeds", lambda: values(1, 2)), ("of all times", lambda: values(*range(B - 2), between(100, 400), between(401, 799)))
     run_check("time_embedding", f, case)
 
@@ -359,12 +359,15 @@ def check_residual_block(f): # f(x (B, in, H, W), u (B, out), norm1, conv1, norm
                     "norm1 is used twice": kept + branch(norm2=norm1), "conv1 is used twice": kept + branch(conv2=conv1), "the norms are in each other's place": kept + branch(norm1=norm2, norm2=norm1), "the convolutions are in each other's place": kept + branch(conv1=conv2, conv2=conv1),
                     "u lies along the width: what shape must it have, to be added to (B, C, H, W)?": kept + branch(plus=u), "u lies along channels and rows: what shape must it have, to be added to (B, C, H, W)?": kept + branch(plus=u[:, :, None])}
             compare("the output", got, want, mistakes)
+            if cin == cout: compare("the output, where the shortcut is the input itself,", call(f, **args | {"shortcut": as_it_is}), (x + branch()).detach())
         def learns():
-            args = asked(B, B + 2); args["u"].requires_grad_(); out = f(*args.values()); numbers("the output", out)
-            ends = {k: v if k == "u" else v.weight for k, v in args.items() if k != "x"}; grads = torch.autograd.grad(out.sum(), ends.values(), allow_unused=True) if getattr(out, "requires_grad", False) else [None] * len(ends)
+            args = asked(B, B + 2); x, u, norm1, conv1, norm2, conv2, shortcut = args.values(); x.requires_grad_(); u.requires_grad_(); out = f(*args.values()); numbers("the output", out)
+            ends = {k: getattr(v, "weight", v) for k, v in (args | {"x": args.pop("x")}).items()}; grads = torch.autograd.grad(out.sum(), ends.values(), allow_unused=True) if getattr(out, "requires_grad", False) else [None] * len(ends)
             for name, grad in zip(ends, grads):
                 if grad is None: raise Wrong(f"no gradient reaches `{name}`: it was cut off on the way (no_grad, detach)")
-        return ("a block that keeps its width", lambda: look(B, B)), ("a block that changes it", lambda: look(B, B + 2)), ("a gradient reaches u and the layers", learns)
+            of_x = lambda ways: torch.autograd.grad(ways.sum(), x, retain_graph=True)[0]; short, branch = of_x(shortcut(x)), of_x(conv2(F.silu(norm2(conv1(F.silu(norm1(x))) + u[:, :, None, None]))))
+            compare("the gradient that reaches `x`", grads[-1], short + branch, {"of the gradient of `x` only what comes through the branch arrives: it is cut off at the shortcut (no_grad, detach)": branch, "of the gradient of `x` only what comes through the shortcut arrives: it is cut off on the branch (no_grad, detach)": short})
+        return ("a block that keeps its width", lambda: look(B, B)), ("a block that changes it", lambda: look(B, B + 2)), ("a gradient reaches x, u and the layers", learns)
     run_check("residual_block", f, case)
 
 # %% ../nbs/07_checks.ipynb #2dfdd766
@@ -373,7 +376,7 @@ class Recorder(nn.Module): # a network with one weight, that writes down what it
     def forward(self, xt, t):
         if not torch.is_tensor(xt): raise Wrong(f"the network is given a value of type {type(xt).__name__} for x_t; it takes a tensor")
         if torch.is_tensor(t) and t.ndim > xt.ndim: raise Wrong("the network is called with its arguments exchanged: it takes x_t and then t")
-        self.calls.append((xt, t, self.training, torch.is_grad_enabled())); return self.w * xt.tanh()
+        self.calls.append((xt.detach().clone(), t.clone() if torch.is_tensor(t) else t, self.training, torch.is_grad_enabled())); return self.w * xt.tanh()
     def __deepcopy__(self, memo): other = Recorder(); other.load_state_dict(self.state_dict()); other.calls = self.calls; return other.train(self.training)
 Recorder.forward.__qualname__ = "model"
 
@@ -381,35 +384,38 @@ Recorder.forward.__qualname__ = "model"
 def check_training_loss(f): # f(model, x0 (B, C, H, W), noise, t (B,), alpha_bars (T,)) -> scalar
     "The loss of Ho et al. (2020), eq. 14: how well the noise is guessed."
     def case(B):
-        while True: # until the known mistakes can be told apart
-            ab = (1 - some_betas(B)).cumprod(0); x0, noise, t, model = normal(B, B, B, B), normal(B, B, B, B), some_steps(B, len(ab)), Recorder()
-            a = spread_out(ab[t]); xt, mixed = noisy(x0, noise, t, ab); guess = (model.w * xt.tanh()).detach(); error = guess - noise
-            want, mistakes = error.square().mean(), {
-                "errors are added up, not averaged: the loss would grow with the size of the batch": error.square().sum(),
-                "errors are added up over the pixels and averaged over the batch only: the step size would depend on the size of the pictures": error.square().sum() / B,
-                "errors are averaged in each picture and then added up over the batch: the loss would grow with its size": error.square().sum() / error[0].numel(),
-                "the guess is compared with the clean picture; this network is asked for the noise": (guess - x0).square().mean(),
-                "the guess is compared with the noisy picture": (guess - xt).square().mean(),
-                "the guess is compared with the velocity; this network is asked for the noise": (guess - a.sqrt() * noise + (1 - a).sqrt() * x0).square().mean(),
-                "absolute errors; squared ones are asked for": error.abs().mean(),
-                "guess and noise are added; the error is their difference": (guess + noise).square().mean(),
-                "the root of the mean square: its gradient is another one": error.square().mean().sqrt(), "the root of the sum of the squares: its gradient is another one": error.norm(),
-                "errors are averaged before they are squared: positive and negative ones cancel": error.mean().square()}
-            variances = [error.var(correction=c) for c in (0, 1)]; slope = (2 * error * xt.tanh()).mean()[None]
-            if all(told_apart(want, {**mistakes, "": v}) for v in variances) and slope.abs() > 0.01: break
-        ask = lambda: call(f, model=model, x0=x0, noise=noise, t=t, alpha_bars=ab)
+        def data(*shape): ab = (1 - some_betas(B)).cumprod(0); return Recorder(), normal(*shape), normal(*shape), some_steps(B, len(ab)), ab
+        def drawn():
+            while True: # until the known mistakes can be told apart
+                model, x0, noise, t, ab = data(B, 3, 5, 7) # four different sizes
+                a = spread_out(ab[t]); xt = a.sqrt() * x0 + (1 - a).sqrt() * noise; guess = (model.w * xt.tanh()).detach(); error = guess - noise
+                want, mistakes = error.square().mean(), {
+                    "errors are added up, not averaged: the loss would grow with the size of the batch": error.square().sum(),
+                    "errors are added up over the pixels and averaged over the batch only: the step size would depend on the size of the pictures": error.square().sum() / B,
+                    "errors are averaged in each picture and then added up over the batch: the loss would grow with its size": error.square().sum() / error[0].numel(),
+                    **{f"errors are added up over the {over}, and averaged over the rest: the mean is over everything": error.square().sum(dim).mean() for dim, over in ((1, "channels"), (2, "rows"), (3, "columns"))},
+                    "the guess is compared with the clean picture; this network is asked for the noise": (guess - x0).square().mean(),
+                    "the guess is compared with the noisy picture": (guess - xt).square().mean(),
+                    "the guess is compared with the velocity; this network is asked for the noise": (guess - a.sqrt() * noise + (1 - a).sqrt() * x0).square().mean(),
+                    "absolute errors; squared ones are asked for": error.abs().mean(),
+                    "guess and noise are added; the error is their difference": (guess + noise).square().mean(),
+                    "the root of the mean square: its gradient is another one": error.square().mean().sqrt(), "the root of the sum of the squares: its gradient is another one": error.norm(),
+                    "errors are averaged before they are squared: positive and negative ones cancel": error.mean().square()}
+                variances = [error.var(correction=c) for c in (0, 1)]; slope = (2 * error * xt.tanh()).mean()[None]
+                if all(told_apart(want, {**mistakes, "": v}) for v in variances) and slope.abs() > 0.01: return model, x0, noise, t, ab, want, {**mistakes, "the variance of the errors; their mean must not be taken off": variances}, slope
+        ask = lambda model, x0, noise, t, ab: call(f, model=model, x0=x0, noise=noise, t=t, alpha_bars=ab)
         def asks():
-            ask()
+            model, x0, noise, t, ab = data(B, B, B, B); xt, mixed = noisy(x0, noise, t, ab); ask(model, x0, noise, t, ab) # sizes along which any wrong shape fits
             if not model.calls: raise Wrong("the network is never asked")
             seen, told, training, _ = model.calls[0]
             compare("what the network sees", seen, xt, {"the network sees the clean picture; it has to see the noisy one": x0, "the network sees the noise itself": noise, **{"in what the network sees, " + words: value for words, value in mixed.items()}})
             if not torch.is_tensor(told): raise Wrong(f"the network is told a value of type {type(told).__name__}; it takes a tensor with a step for each picture")
             compare("the time that the network is told", told, t, {"the network is told a time that is off by one (too late)": t + 1, "the network is told a time that is off by one (too early)": t - 1, "the network is told t scaled down; it takes whole steps": [t / T for T in (len(ab), len(ab) - 1, 1000)]})
-            if told.is_floating_point(): raise Wrong(f"the network is told t as {told.dtype}; it takes whole numbers, as you are given them")
+            if told.dtype not in (torch.int64, torch.int32): raise Wrong(f"the network is told t as {told.dtype}; it takes whole numbers of {t.dtype}, as you are given them")
             if not training: raise Wrong("the network is switched to eval mode inside; it is about to learn")
-        def value(): loss = ask(); compare("the loss", loss, want, {**mistakes, "the variance of the errors; their mean must not be taken off": variances})
+        def value(): *given, want, mistakes, _ = drawn(); compare("the loss", ask(*given), want, mistakes)
         def learns():
-            model.w.grad = None; loss = f(model, x0, noise, t, ab)
+            model, x0, noise, t, ab, *_, slope = drawn(); loss = f(model, x0, noise, t, ab)
             if model.w.grad is not None: raise Wrong("the gradient is already computed inside: the loss is only returned; `backward` belongs to the step")
             if not torch.is_tensor(loss) or not loss.requires_grad: raise Wrong("no gradient can flow back from the loss: it was cut off on the way (no_grad, detach, item)")
             grad, = torch.autograd.grad(loss, model.w, allow_unused=True)
@@ -454,8 +460,9 @@ def check_training_step(f): # f(model, optimizer, loss_of: model -> scalar) -> t
             model, optimizer, loss_of = made(); model.eval(); seen = []
             def spying(m): seen.append(m.training); return loss_of(m)
             spying.__qualname__ = "loss_of"; f(model, optimizer, spying)
+            if len(seen) > 1: raise Wrong(f"the loss is computed {len(seen)} times in one step: that costs as many passes through the network, and with dropout, or noise drawn inside, it is another loss each time")
             if not all(seen): raise Wrong("the network was in eval mode, and still is when the loss is computed: it has to be switched to training mode before (it matters as soon as there is dropout)")
-        return ("one step downhill", first), ("steps do not disturb each other", second), ("returns the loss, as a number", returns), ("in training mode", mode)
+        return ("one step downhill", first), ("steps do not disturb each other", second), ("returns the loss, as a number", returns), ("in training mode, with one pass", mode)
     run_check("training_step", f, case)
 
 # %% ../nbs/07_checks.ipynb #fac00feb
@@ -476,7 +483,7 @@ def check_ema_update(f): # f(ema, model, decay): changes ema
                 "only some of the weights are averaged: does the loop end too early?": [torch.cat([want[:half], e[half:]]), torch.cat([e[:half], want[half:]])],
                 "the average is updated twice": mix(decay**2), "the network's share is taken off; it should be added": decay * e - (1 - decay) * m,
                 "the parts do not add up to one: the network's share is not shrunk": decay * e + m, "the parts do not add up to one: the average's own share is not shrunk": e + (1 - decay) * m})
-            if any(p.dtype != torch.float32 for p in after): raise Wrong(f"the average has become {after[0].dtype}")
+            if any(p.dtype != e.dtype for p in after): raise Wrong(f"the average has become {after[0].dtype}")
             with torch.no_grad(): next(model.parameters()).add_(1.0)
             if not torch.allclose(flat(after), want, atol=1e-5): raise Wrong("afterwards the average moves along with the network: they share their memory")
             if any(p.grad_fn is not None for p in after): raise Wrong("the average remembers how it was computed: it grows a graph that is never used")
@@ -600,11 +607,11 @@ def watched(f, B): # the student's loop, and how many pictures it is to draw
             if not torch.is_tensor(v): raise Wrong(f"`step` is given a value of type {type(v).__name__} for {name}; it takes a tensor")
         if callable(z): raise Wrong("`step` is given the function `draw_noise` itself; () is missing")
         if torch.is_tensor(z) and z.shape != xT.shape: raise Wrong(f"the noise of a step has shape {tuple(z.shape)}; every pixel of every picture gets its own, {tuple(xT.shape)}")
-        out = 1.2 * xt - 0.1 * eps + (0.3 * z if z is not None else 0); steps.append((t, xt.clone(), eps.clone(), z, out.clone())); return out # grows beyond ±1
+        out = 1.2 * xt - 0.1 * eps + (0.3 * z if z is not None else 0); steps.append((t, xt.clone(), eps.clone(), z.clone() if torch.is_tensor(z) else z, out.clone())); return out # grows beyond ±1
     @named
-    def draw_noise(*size, shape=None):
-        size = size if shape is None else (shape,); size = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
-        if not size or not all(isinstance(n, int) for n in size): raise Wrong("`draw_noise` takes a shape: the numbers of pictures, channels, rows and columns")
+    def draw_noise(*size): # no names, for `torch.randn` has another one
+        size = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+        if not size or not all(isinstance(n, (int, np.integer)) for n in size): raise Wrong("`draw_noise` takes a shape: the numbers of pictures, channels, rows and columns")
         drawn.append(normal(*size)); return drawn[-1].clone()
     xT = normal(B, 3, 4, 4); given = xT.clone(); out = f(model, step, given, T, draw_noise)
     if inspect.isgenerator(out): numbers("what is returned", out)
@@ -635,13 +642,14 @@ def check_sample(f): # f(model, step, xT (B, C, H, W), T, draw_noise) -> x0; ste
             if ts == list(range(T)): raise Wrong("the steps run upwards; drawing goes from noise, the last step, down to the digit")
             if ts == list(range(T - 1, 0, -1)): raise Wrong("step 0 is missing: the loop ends one too early")
             if ts == list(range(T, 0, -1)) or ts == list(range(T, -1, -1)): raise Wrong(f"the loop starts at step {T}; the steps are 0 to {T - 1}")
-            if ts != list(range(T - 1, -1, -1)): raise Wrong(f"the steps are taken in the order {ts}; expected each once, from {T - 1} down to 0")
+            if ts == list(range(len(ts)))[::-1] and len(ts) > T: raise Wrong(f"the loop takes {len(ts)} steps; expected are T, here {T}")
+            if ts != list(range(T - 1, -1, -1)): raise Wrong(f"the steps are taken in the order {ts[:10]}{' and so on' * (len(ts) > 10)}; expected each once, from {T - 1} down to 0")
             if len(model.calls) != T: raise Wrong(f"the network is asked {len(model.calls)} times in {T} steps; expected is once a step")
         def told():
             model, steps, drawn, xT, given, out, T = watched(f, B)
             for (xt, t, _, _), (s, *_) in zip(model.calls, steps):
                 if not torch.is_tensor(t): raise Wrong(f"the network is told a value of type {type(t).__name__}; it takes a tensor of whole numbers, one a picture")
-                if t.is_floating_point() or t.shape != (B,): raise Wrong(f"of {B} pictures, the network is told {t.dtype} of shape {tuple(t.shape)}; it takes whole numbers, one a picture")
+                if t.dtype not in (torch.int64, torch.int32) or t.shape != (B,): raise Wrong(f"of {B} pictures, the network is told {t.dtype} of shape {tuple(t.shape)}; it takes whole numbers (int64), one a picture")
                 if not (t == s).all(): raise Wrong(f"at step {s} the network is told {t[t != s][0].item()}")
             compare("the first state", steps[0][1], xT, {"`step` takes the state and then what the network says; in yours they are exchanged": model.w.detach() * xT.tanh()})
             if not torch.equal(given, xT): raise Wrong("`xT` is changed in place; whoever called you still needs it as it was")
@@ -724,7 +732,7 @@ def check_frechet_distance(f): # f(mu1 (d,), sigma1 (d, d), mu2, sigma2: float64
 def check_to_uint8(f): # f(x (N, C, H, W) in about [-1, 1]) -> uint8, the same shape
     "From the network's range to the 256 levels of a PNG."
     def case(B):
-        def pixels(low, high): levels = torch.randint(low, high + 1, (B, 1, 9, 9), generator=generator); return (levels + 0.8 * (torch.rand(levels.shape, generator=generator) - 0.5)) / 127.5 - 1 # none half-way between two levels
+        def pixels(low, high): levels = torch.randint(low, high + 1, (B, 3, 9, 8), generator=generator); return (levels + 0.8 * (torch.rand(levels.shape, generator=generator) - 0.5)) / 127.5 - 1 # none half-way between two levels
         def look(x, what):
             got = call(f, x=x); numbers(what, got)
             if not torch.is_tensor(got): raise Wrong(f"{what} is of type {type(got).__name__}; a tensor is expected")
