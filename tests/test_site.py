@@ -211,7 +211,7 @@ def test_a_figure_opens_at_its_own_size(open_view, address):
     assert whole.bounding_box()["width"] == own and view.evaluate("document.querySelector('dialog').scrollWidth") == own
     if shots := os.environ.get("SCREENSHOTS"): view.screenshot(path=Path(shots) / "figure_opened_phone.png")
     whole.click()
-    assert not view.locator("dialog").count()
+    view.locator("dialog").wait_for(state="detached") # an event later
 
 
 def test_search_finds_a_function(open_view, address):
