@@ -73,13 +73,14 @@ def main(checkpoint: str, # what `ddpm_train` left
     n: int = 10_000, # digits to measure
     seed: int = 0, # of the digits
     batch_size: int = 256,
+    kept: int = 10_000, # digits of the first way to draw that are kept; 0: none
     folder: str = None, # for the PNGs; a continued run finds them there
     train_command: str = "ddpm_train --preset small", # that made the checkpoint
     train_commit: str = "", # at which it ran
     train_machine: str = "", # on which it ran; this one, if nothing is said
     watts: float = 0.0 # the mean power of its processor meanwhile, if that told it
     ):
-    "Ship the averaged weights, draw and measure digits, write results/NAME.json, results/NAME_samples.npz and the model card."
+    "Ship the averaged weights, draw and measure digits, write results/NAME.json, the digits kept and the model card."
     run = run_info(f"python benchmarks/ship_model.py CHECKPOINT --name {name} --draws {draws} --n {n} --seed {seed}", seed=seed) # before anything is written: the commit is that of the code
     ship_weights(checkpoint, ASSETS / "models" / f"{name}.pth")
     device = my_device()
@@ -91,7 +92,7 @@ def main(checkpoint: str, # what `ddpm_train` left
         where = sample_to_folder(net, scheduler.respace(int(steps), spacing), n, "_".join([folder or f"img_gen/{name}", sampler, steps, *more]), seed, batch_size, name, sampler=sampler)
         images = torch.cat(list(folder_batches(where, n)))
         measured.append(dict(sampler=sampler, steps=int(steps), spacing=spacing, plain_weights=plain) | evaluate_samples(images))
-        if len(measured) == 1: save_samples(images, Path("results") / f"{name}_samples.npz")
+        if len(measured) == 1 and kept: save_samples(images[:kept], Path("results") / f"{name}_samples.npz")
         print(json.dumps(measured[-1], indent=1))
     write_json(Path("results") / f"{name}.json", dict(model=name, draws=measured, run=run))
     ckpt = load_checkpoint(ASSETS / "models" / f"{name}.pth")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLERS', 'ddpm_step', 'shifts_by_step', 'predict_noise', 'warn_if_untrained', 'in_eval', 'reverse_process',
            'image_noise', 'picture_shape', 'drawn_batches', 'ddpm_sample', 'ddim_step', 'ddim_invert',
-           'dpm_solver_step', 'respaced', 'check_eta', 'ddim_sample', 'dpm_solver_sample', 'process_figure',
+           'dpm_solver_step', 'respaced', 'check_eta', 'ddim_sample', 'dpm_solver_sample', 'Guided', 'process_figure',
            'framework_figure', 'save_png', 'claim_folder', 'sample_to_folder', 'grid_figure', 'main']
 
 # %% ../nbs/03_sample.ipynb #44cc4c3a
@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 
 from .data import replacing, show_images, sweep, to_uint8, to_unit
 from .scheduler import NoiseScheduler, check_images
-from .train import all_ranks, autocast, load_model, my_device, ranks, sent, speed_up, stream
+from .train import all_ranks, autocast, errors_name, load_model, my_device, ranks, sent, speed_up, stream
+from .unet import ResidualBlock
 
 # %% ../nbs/03_sample.ipynb #9d004484
 def ddpm_step(scheduler: NoiseScheduler, # the model's own, or respaced from it
@@ -230,6 +231,31 @@ def dpm_solver_sample(model, # from `load_model`, or called alike
     check_eta(eta)
     return ddpm_sample(model, respaced(scheduler, steps, spacing), n, new_step=lambda: dpm_solver_step(eta), **more)
 
+# %% ../nbs/03_sample.ipynb #a6d10004
+class Guided(torch.nn.Module):
+    "A network moved away from a worse one, eq. (7) of sampling (autoguidance, Karras et al. 2024; at some steps only, Kynkäänniemi et al. 2024): called like either."
+    def __init__(self, model, guide, # from `load_model`: the network, and the worse one, trained on the same schedule
+        w: float = 2.75, # guidance weight, at least 1, which is no guidance
+        between: tuple = (350, 500) # the trained steps at which it guides: from the first on, and before the second
+        ):
+        super().__init__()
+        if not w >= 1: raise ValueError(f"w: got {w}, expected at least 1 (no guidance)")
+        if not between[0] < between[1]: raise ValueError(f"between: got {between}, expected two trained steps, the smaller first")
+        trained = [getattr(m, "trained_on", None) for m in (model, guide)]
+        for name, (mine, its) in [("in_ch", (model.config["in_ch"], guide.config["in_ch"])), ("schedule", trained)]:
+            if mine != its: raise ValueError(f"guide: got a network with {name} {its}, expected {mine}, as the model has; train it with the model's settings")
+        self.model, self.guide, self.w, self.between = model, guide, w, between
+        self.guidance = dict(w=w, between=list(between))
+        self.config, self.trained_on, self.blocks = model.config, trained[0], sum(isinstance(m, ResidualBlock) for m in model.modules())
+
+    def time_shifts(self, t): return self.model.time_shifts(t) + self.guide.time_shifts(t) # as in `UNet`, of both
+    def forward(self, xt, t, shifts=None): # as in `UNet`; the predicted noise, shape of xt
+        shifts = shifts or self.time_shifts(t)
+        eps, guided = self.model(xt, t, shifts[:self.blocks]).float(), (self.between[0] <= t) & (t < self.between[1])
+        if not guided.any(): return eps
+        more = (self.w - 1) * guided[:, None, None, None]
+        return eps + more * (eps - self.guide(xt, t, shifts[self.blocks:]).float())
+
 # %% ../nbs/03_sample.ipynb #a4f0a350
 def process_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
     seed: int = 0, # images 0 .. rows - 1 of this seed
@@ -314,7 +340,7 @@ def sample_to_folder(model, # from `load_model`, or called alike
     if batch_size < 1: raise ValueError(f"batch_size: got {batch_size}, expected at least 1 image")
     if sampler not in SAMPLERS: raise ValueError(f"sampler: got {sampler!r}, expected one of {', '.join(SAMPLERS)}")
     weights = f"{sum(p.cpu().double().abs().sum().item() for p in model.parameters()):.6f}" # enough to tell two models apart
-    folder = claim_folder(folder, dict(model=name, sum_of_weights=weights, seed=seed, sampler=sampler, schedule=scheduler.config))
+    folder = claim_folder(folder, dict(model=name, sum_of_weights=weights, seed=seed, sampler=sampler, guidance=getattr(model, "guidance", None), schedule=scheduler.config))
     if ranks()[1] == 1: sweep(folder)
     path = lambda i: folder / f"{i + 1:05d}.png"
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
@@ -346,6 +372,8 @@ def main(n_samples: int = 64, # images to draw
     steps: int = 50, # of the reverse process, respaced from the trained ones
     sampler: str = "ddpm", # ddpm, ddim, ddim_half, dpm_solver or dpm_solver_half
     spacing: str = "uniform", # which steps are kept: uniform, trailing or quadratic
+    guidance: float = 1.0, # weight w of eq. (7), 2.75 for one; 1: none
+    guide: str = "small_guide", # the worse network, as `model`
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
@@ -355,6 +383,9 @@ def main(n_samples: int = 64, # images to draw
         grid, process = (folder.with_name(f"{folder.name}_{name}.png") for name in ("grid", "process"))
         if folder.parent.exists() and not os.access(folder.parent, os.W_OK): raise OSError(f"output_dir: cannot write {grid}, which goes beside the folder; name another folder")
         net, scheduler = load_model(model, my_device(device))
+        if guidance != 1:
+            with errors_name("guide"): worse = load_model(guide, my_device(device))[0]
+            net = Guided(net, worse, guidance)
         scheduler = respaced(scheduler, steps, spacing)
         sample_to_folder(net, scheduler, n_samples, folder, seed, batch_size, Path(model).stem, sampler=sampler)
         if ranks()[0] > 0: return
@@ -364,6 +395,6 @@ def main(n_samples: int = 64, # images to draw
             plt.close(fig)
     except (ValueError, OSError) as e:
         name, colon, rest = str(e).partition(":")
-        sys.exit(f"ddpm_sample: {dict(n='n_samples', path_or_name='model').get(name, name)}{colon}{rest}") # the option that the argument is here
+        sys.exit(f"ddpm_sample: {dict(n='n_samples', path_or_name='model', w='guidance').get(name, name)}{colon}{rest}") # the option that the argument is here
     except KeyboardInterrupt: sys.exit("stopped; the same command continues")
     print(f"{n_samples} digits in {steps} steps: {output_dir}/00001.png ...; grid: {grid}; process: {process}")
