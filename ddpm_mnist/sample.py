@@ -235,7 +235,7 @@ def dpm_solver_sample(model, # from `load_model`, or called alike
 class Guided(torch.nn.Module):
     "A network moved away from a worse one, eq. (7) of sampling (autoguidance, Karras et al. 2024; at some steps only, Kynkäänniemi et al. 2024): called like either."
     def __init__(self, model, guide, # from `load_model`: the network, and the worse one, trained on the same schedule
-        w: float = 2.75, # guidance weight, at least 1, which is no guidance
+        w: float = 3.0, # guidance weight, at least 1, which is no guidance
         between: tuple = (350, 500) # the trained steps at which it guides: from the first on, and before the second
         ):
         super().__init__()
@@ -372,7 +372,7 @@ def main(n_samples: int = 64, # images to draw
     steps: int = 50, # of the reverse process, respaced from the trained ones
     sampler: str = "ddpm", # ddpm, ddim, ddim_half, dpm_solver or dpm_solver_half
     spacing: str = "uniform", # which steps are kept: uniform, trailing or quadratic
-    guidance: float = 1.0, # weight w of eq. (7), 2.75 for one; 1: none
+    guidance: float = 1.0, # weight w of eq. (7), 3 for one; 1: none
     guide: str = "small_guide", # the worse network, as `model`
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
