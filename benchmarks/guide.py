@@ -30,7 +30,7 @@ def measure(w, between, n, seed):
     scheduler = respaced(scheduler, STEPS, SPACING)
     images = ddpm_sample(Guided(model, guide, w, between), scheduler, n, seed=seed, new_step=SAMPLERS[SAMPLER], progress=False)
     if dict(w=w, between=between, n=n, seed=seed) == KEPT: save_samples(images, Path("results/guided_samples.npz"))
-    guided = sum(between[0] <= t < between[1] for t in scheduler.timesteps)
+    guided = sum(between[0] <= t < between[1] for t in scheduler.timesteps) * (w > 1)
     return dict(w=w, between=list(between), guide_calls=guided, seed=seed) | evaluate_samples(images)
 
 
@@ -38,12 +38,13 @@ def measure(w, between, n, seed):
 def main(jobs: int = 1 # runs at a time, each with one thread
     ):
     "Draw, measure, write results/guidance.json."
-    path, run = Path("results/guidance.json"), run_info(f"python benchmarks/guide.py --jobs {jobs}", model=MODEL, guide=GUIDE, sampler=SAMPLER, steps=STEPS, spacing=SPACING)
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    about, path = dict(model=MODEL, guide=GUIDE, sampler=SAMPLER, steps=STEPS, spacing=SPACING), Path("results/guidance.json")
+    run, before = run_info(f"python benchmarks/guide.py --jobs {jobs}", **about), json.loads(path.read_text()) if path.exists() else dict(run={})
+    rows = before["rows"] if about.items() <= before["run"].items() else []
     done = [{k: r[k] for k in RUNS[0]} for r in rows]
     with ProcessPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting = [pool.submit(measure, **r) for r in RUNS if {**r, "between": list(r["between"])} not in done]
         for finished in as_completed(waiting):
-            rows.append(finished.result())
+            rows.append(finished.result() | dict(commit=run["commit"]))
             print({k: rows[-1][k] for k in ("w", "between", "n", "seed", "fid", "confident_share")}, flush=True)
             write_json(path, dict(rows=sorted(rows, key=lambda r: (r["n"], r["seed"], r["between"], r["w"])), run=run))

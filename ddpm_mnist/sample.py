@@ -233,28 +233,28 @@ def dpm_solver_sample(model, # from `load_model`, or called alike
 
 # %% ../nbs/03_sample.ipynb #a6d10004
 class Guided(torch.nn.Module):
-    "A network moved away from a worse one, eq. (7) of sampling (autoguidance, Karras et al. 2024; at some steps only, Kynkäänniemi et al. 2024): called like either."
+    "A network moved away from a worse one, eq. (7) of sampling (autoguidance, Karras et al. 2024; at some steps only, as Kynkäänniemi et al. 2024 guide): called like either."
     def __init__(self, model, guide, # from `load_model`: the network, and the worse one, trained on the same schedule
-        w: float = 3.0, # guidance weight, at least 1, which is no guidance
+        w: float = 3.0, # guidance weight, at least 1: no guidance
         between: tuple = (350, 500) # the trained steps at which it guides: from the first on, and before the second
         ):
         super().__init__()
-        if not w >= 1: raise ValueError(f"w: got {w}, expected at least 1 (no guidance)")
+        if not 1 <= w < float("inf"): raise ValueError(f"w: got {w}, expected a number of at least 1 (no guidance)")
         if not between[0] < between[1]: raise ValueError(f"between: got {between}, expected two trained steps, the smaller first")
         trained = [getattr(m, "trained_on", None) for m in (model, guide)]
         for name, (mine, its) in [("in_ch", (model.config["in_ch"], guide.config["in_ch"])), ("schedule", trained)]:
-            if mine != its: raise ValueError(f"guide: got a network with {name} {its}, expected {mine}, as the model has; train it with the model's settings")
+            if mine != its: raise ValueError(f"guide: got a network with {name} {its}, expected {mine}, as the model has; name a worse network that was trained on the same schedule")
         self.model, self.guide, self.w, self.between = model, guide, w, between
         self.guidance = dict(w=w, between=list(between))
-        self.config, self.trained_on, self.blocks = model.config, trained[0], sum(isinstance(m, ResidualBlock) for m in model.modules())
+        self.config, self.trained_on, self.n_shifts = model.config, trained[0], sum(isinstance(m, ResidualBlock) for m in model.modules())
 
     def time_shifts(self, t): return self.model.time_shifts(t) + self.guide.time_shifts(t) # as in `UNet`, of both
     def forward(self, xt, t, shifts=None): # as in `UNet`; the predicted noise, shape of xt
         shifts = shifts or self.time_shifts(t)
-        eps, guided = self.model(xt, t, shifts[:self.blocks]).float(), (self.between[0] <= t) & (t < self.between[1])
-        if not guided.any(): return eps
+        eps, guided = self.model(xt, t, shifts[:self.n_shifts]).float(), (self.between[0] <= t) & (t < self.between[1])
+        if self.w == 1 or not guided.any(): return eps
         more = (self.w - 1) * guided[:, None, None, None]
-        return eps + more * (eps - self.guide(xt, t, shifts[self.blocks:]).float())
+        return eps + more * (eps - self.guide(xt, t, shifts[self.n_shifts:]).float())
 
 # %% ../nbs/03_sample.ipynb #a4f0a350
 def process_figure(model, scheduler: NoiseScheduler, # as in `ddpm_sample`
@@ -372,8 +372,8 @@ def main(n_samples: int = 64, # images to draw
     steps: int = 50, # of the reverse process, respaced from the trained ones
     sampler: str = "ddpm", # ddpm, ddim, ddim_half, dpm_solver or dpm_solver_half
     spacing: str = "uniform", # which steps are kept: uniform, trailing or quadratic
-    guidance: float = 1.0, # weight w of eq. (7), 3 for one; 1: none
-    guide: str = "small_guide", # the worse network, as `model`
+    guidance: float = 1.0, # weight of guidance by a worse network, 3 for one; 1: none
+    guide: str = "small_guide", # the worse network: a model that ships, or a checkpoint file
     seed: int = 0, # fixes the images
     device: str = None # cpu, cuda, ...; None: a GPU if there is one
     ):
@@ -383,11 +383,13 @@ def main(n_samples: int = 64, # images to draw
         grid, process = (folder.with_name(f"{folder.name}_{name}.png") for name in ("grid", "process"))
         if folder.parent.exists() and not os.access(folder.parent, os.W_OK): raise OSError(f"output_dir: cannot write {grid}, which goes beside the folder; name another folder")
         net, scheduler = load_model(model, my_device(device))
+        scheduler, name = respaced(scheduler, steps, spacing), Path(model).stem
         if guidance != 1:
             with errors_name("guide"): worse = load_model(guide, my_device(device))[0]
-            net = Guided(net, worse, guidance)
-        scheduler = respaced(scheduler, steps, spacing)
-        sample_to_folder(net, scheduler, n_samples, folder, seed, batch_size, Path(model).stem, sampler=sampler)
+            net, name = Guided(net, worse, guidance), f"{name} guided by {Path(guide).stem}"
+            if not any(net.between[0] <= t < net.between[1] for t in scheduler.timesteps): raise ValueError(f"guidance: got {guidance}, but of the {steps} steps ({', '.join(map(str, scheduler.timesteps))}) none lies from {net.between[0]} to {net.between[1] - 1}, where it guides; take more steps")
+        elif guide != "small_guide": raise ValueError(f"guide: got {guide} and no guidance, which --guidance 3 would ask for")
+        sample_to_folder(net, scheduler, n_samples, folder, seed, batch_size, name, sampler=sampler)
         if ranks()[0] > 0: return
         sweep(folder)
         for path, fig in ((grid, grid_figure(folder)), (process, process_figure(net, scheduler, seed, new_step=SAMPLERS[sampler]))):

@@ -126,7 +126,7 @@ def none_of(findings): assert not findings, "\n".join([f"{len(findings)} finding
 
 def test_every_page_is_looked_at(site, seen):
     looked = {real_name(path) for path, *_ in seen}
-    assert {"index.html", "scheduler.html", "exercises.html", "exercises/scheduler.html", "models/small.html", "models/small_long.html", "api.html", "teacher.html", "changelog.html", "contributing.html"} <= looked
+    assert {"index.html", "scheduler.html", "exercises.html", "exercises/scheduler.html", "models/small.html", "models/small_long.html", "models/small_guide.html", "api.html", "teacher.html", "changelog.html", "contributing.html"} <= looked
     assert len(seen) == 4 * len(looked)
 
 
